@@ -1,0 +1,8 @@
+//! The core: what a review is, what a chain of plugins may do to it, and what is decided.
+//!
+//! Values in, values out. Nothing here does I/O, reads a clock or awaits, and nothing here
+//! imports another module of the house, so every rule of admission can be tested by feeding
+//! it values by hand.
+
+pub mod review;
+pub mod verdict;

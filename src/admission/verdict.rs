@@ -1,0 +1,172 @@
+//! The contract between the chain and a plugin: a [`Call`] in, an [`Outcome`] out.
+
+use std::sync::Arc;
+
+use json_patch::PatchOperation;
+use serde_json::Value;
+
+use super::review::Review;
+
+/// Which part of the chain a plugin is called in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Phase {
+    Mutating,
+    Validating,
+}
+
+impl Phase {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Phase::Mutating => "mutating",
+            Phase::Validating => "validating",
+        }
+    }
+}
+
+/// What a plugin is asked.
+#[derive(Clone, Debug)]
+pub struct Call {
+    pub review: Arc<Review>,
+    /// The spec as the plugins before this one left it.
+    pub spec: Arc<Value>,
+    pub phase: Phase,
+}
+
+/// What a plugin answers.
+#[derive(Clone, Debug)]
+pub enum Outcome {
+    Verdict(Verdict),
+    /// A `match` condition, named here, is false: the plugin has nothing to say about this spec.
+    Skipped(String),
+    Fault(Fault),
+}
+
+/// What a plugin says of a spec. Without denials it allows.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Verdict {
+    pub denials: Vec<Denial>,
+    /// RFC 6902 operations on the spec (pointers start at the spec's root), in order.
+    pub patch: Vec<PatchOperation>,
+    pub warnings: Vec<String>,
+    /// Audit annotations, keys without the plugin's name.
+    pub annotations: Vec<(String, String)>,
+}
+
+/// One reason to refuse, in words for the user who applied the spec.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Denial {
+    pub message: String,
+    /// A machine-readable reason, as `validations[].reason` and `status.reason` give it.
+    pub reason: Option<String>,
+}
+
+/// A plugin that did not do its part. What follows is its failure policy's choice.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct Fault {
+    pub kind: FaultKind,
+    /// What the user may read: no addresses, no secrets.
+    pub message: String,
+    /// What the log needs besides.
+    pub detail: Option<String>,
+}
+
+impl Fault {
+    pub fn new(kind: FaultKind, message: impl Into<String>) -> Self {
+        Self {
+            kind,
+            message: message.into(),
+            detail: None,
+        }
+    }
+
+    #[must_use]
+    pub fn with_detail(mut self, detail: impl Into<String>) -> Self {
+        self.detail = Some(detail.into());
+        self
+    }
+}
+
+/// The ways in which a plugin fails, each with a name that is safe as a metric label.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum FaultKind {
+    /// No connection: refused, unreachable, unknown host.
+    Connect,
+    /// The TLS handshake failed.
+    Tls,
+    /// No answer within the plugin's timeout or the chain's deadline.
+    Timeout,
+    /// An HTTP status other than 200.
+    Status,
+    /// The connection broke while the answer was awaited.
+    Transport,
+    /// An answer larger than the plugin may send.
+    TooLarge,
+    /// Recent calls failed, so this one was not made.
+    CircuitOpen,
+    /// An answer that cannot be read.
+    Undecodable,
+    /// An answer to another question.
+    WrongUid,
+    /// A patch that is no JSON Patch.
+    PatchType,
+    /// A patch where none may be: from the validating phase.
+    PatchNotAllowed,
+    /// A patch that does not apply to the spec.
+    PatchApply,
+    /// A patch that touches what identifies the object.
+    Protected,
+    /// A patch after which dstack's models refuse the spec.
+    Schema,
+    /// A `match` condition that errors.
+    Condition,
+    /// A rule that errors.
+    Rule,
+    /// A rule that used up its evaluation budget.
+    Budget,
+}
+
+impl FaultKind {
+    pub const ALL: [FaultKind; 17] = [
+        FaultKind::Connect,
+        FaultKind::Tls,
+        FaultKind::Timeout,
+        FaultKind::Status,
+        FaultKind::Transport,
+        FaultKind::TooLarge,
+        FaultKind::CircuitOpen,
+        FaultKind::Undecodable,
+        FaultKind::WrongUid,
+        FaultKind::PatchType,
+        FaultKind::PatchNotAllowed,
+        FaultKind::PatchApply,
+        FaultKind::Protected,
+        FaultKind::Schema,
+        FaultKind::Condition,
+        FaultKind::Rule,
+        FaultKind::Budget,
+    ];
+
+    /// The `error_type` label.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            FaultKind::Connect => "connect",
+            FaultKind::Tls => "tls",
+            FaultKind::Timeout => "timeout",
+            FaultKind::Status => "status",
+            FaultKind::Transport => "transport",
+            FaultKind::TooLarge => "too_large",
+            FaultKind::CircuitOpen => "circuit_open",
+            FaultKind::Undecodable => "undecodable",
+            FaultKind::WrongUid => "wrong_uid",
+            FaultKind::PatchType => "patch_type",
+            FaultKind::PatchNotAllowed => "patch_not_allowed",
+            FaultKind::PatchApply => "patch_apply",
+            FaultKind::Protected => "protected",
+            FaultKind::Schema => "schema",
+            FaultKind::Condition => "condition",
+            FaultKind::Rule => "rule",
+            FaultKind::Budget => "budget",
+        }
+    }
+}
