@@ -21,6 +21,7 @@ from pathlib import Path
 REPOSITORY = Path(__file__).resolve().parents[2]
 ROOT = (REPOSITORY / "target" / "e2e").resolve()
 MARKER = "requirements.installed"
+INSTALLER = "installer"
 
 # Newest first; the first is the one of the quick run.
 DSTACK_VERSIONS = ("0.22.5", "0.21.5", "0.20.29", "0.19.40")
@@ -62,34 +63,55 @@ def ensure(name: str) -> Path:
     marker = home / MARKER
     if marker.is_file() and marker.read_text() == wanted:
         return home
+    marker.unlink(missing_ok=True)
+    home.parent.mkdir(parents=True, exist_ok=True)
     began = time.monotonic()
     print(f"environment {name}: installing {', '.join(REQUIREMENTS[name])}", file=sys.stderr, flush=True)
-    shutil.rmtree(home, ignore_errors=True)
-    home.parent.mkdir(parents=True, exist_ok=True)
-    for command in _commands(home, REQUIREMENTS[name]):
-        finished = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-        if finished.returncode != 0:
+    # uv takes seconds where pip takes a minute, but does not read pip's settings: where it fails, pip decides.
+    uv = _uv()
+    if uv is None or _run(_with_uv(uv, home, REQUIREMENTS[name])) is not None:
+        failure = _run(_with_pip(home, REQUIREMENTS[name]))
+        if failure is not None:
             shutil.rmtree(home, ignore_errors=True)
-            raise EnvironmentFailed(
-                f"environment {name} could not be made: `{' '.join(map(str, command))}` "
-                f"ended with {finished.returncode}:\n{_tail(finished.stdout)}"
-            )
+            raise EnvironmentFailed(f"environment {name} could not be made: {failure}")
     marker.write_text(wanted)
     print(f"environment {name}: ready after {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
     return home
 
 
-def _commands(home: Path, requirements: tuple[str, ...]) -> list[list[str]]:
-    uv = shutil.which("uv")
-    if uv:
-        return [
-            [uv, "venv", "--quiet", "--python", sys.executable, str(home)],
-            [uv, "pip", "install", "--quiet", "--python", str(home / "bin" / "python"), *requirements],
-        ]
+def _uv() -> Path | None:
+    """uv from the path, or else one of our own."""
+    found = shutil.which("uv")
+    own = program(INSTALLER, "uv")
+    if found or own.is_file():
+        return Path(found or own)
+    failure = _run(_with_pip(directory(INSTALLER), ("uv",)))
+    return own if failure is None and own.is_file() else None
+
+
+def _with_uv(uv: Path, home: Path, requirements: tuple[str, ...]) -> list[list[str]]:
+    python = str(home / "bin" / "python")
     return [
-        [sys.executable, "-m", "venv", str(home)],
-        [str(home / "bin" / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *requirements],
+        [str(uv), "venv", "--quiet", "--clear", "--python", sys.executable, str(home)],
+        [str(uv), "pip", "install", "--quiet", "--compile-bytecode", "--python", python, *requirements],
     ]
+
+
+def _with_pip(home: Path, requirements: tuple[str, ...]) -> list[list[str]]:
+    python = str(home / "bin" / "python")
+    return [
+        [sys.executable, "-m", "venv", "--clear", str(home)],
+        [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *requirements],
+    ]
+
+
+def _run(commands: list[list[str]]) -> str | None:
+    """Runs one command after the other; answers what went wrong, if something did."""
+    for command in commands:
+        finished = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        if finished.returncode != 0:
+            return f"`{' '.join(command)}` ended with {finished.returncode}:\n{_tail(finished.stdout)}"
+    return None
 
 
 def _tail(text: str, lines: int = 30) -> str:
