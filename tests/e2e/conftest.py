@@ -7,7 +7,7 @@ and one state directory, each test serves a chain of its own there, and the slow
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +42,9 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[RUNNING] = []
     unknown = set(_versions(config)) - set(environments.DSTACK_VERSIONS)
     if unknown:
-        raise pytest.UsageError(f"--versions: unknown {', '.join(sorted(unknown))}; known: {environments.DSTACK_VERSIONS}")
+        raise pytest.UsageError(
+            f"--versions: unknown {', '.join(sorted(unknown))}; known: {environments.DSTACK_VERSIONS}"
+        )
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -71,11 +73,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     report = yield
     if report.failed:
         for process in item.config.stash[RUNNING]:
-            report.sections.append((f"{process.name} (pid {process.pid})" if process.is_running() else process.name, process.tail()))
+            report.sections.append(
+                (f"{process.name} (pid {process.pid})" if process.is_running() else process.name, process.tail())
+            )
     return report
 
 

@@ -35,10 +35,7 @@ SERVER_BOUNDS = ("sqlalchemy<3", "uvicorn<1", "starlette<2", "requests<3", "rich
 
 REQUIREMENTS: dict[str, tuple[str, ...]] = {
     "tests": ("pytest>=8,<10", "requests>=2.32,<3", "PyYAML>=6,<7", "cryptography>=42", "trustme>=1.2,<2"),
-    **{
-        f"dstack-{version}": (f"dstack[server,aws]=={version}", *SERVER_BOUNDS)
-        for version in DSTACK_VERSIONS
-    },
+    **{f"dstack-{version}": (f"dstack[server,aws]=={version}", *SERVER_BOUNDS) for version in DSTACK_VERSIONS},
 }
 
 
@@ -120,11 +117,16 @@ def _tail(text: str, lines: int = 30) -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="Make the Python environments of the end-to-end tests.")
-    parser.add_argument("names", nargs="*", choices=[[], *REQUIREMENTS], help="which ones; all of them without a name")
+    parser.add_argument(
+        "names", nargs="*", metavar="NAME", help=f"of {', '.join(REQUIREMENTS)}; without any, all of them"
+    )
     arguments = parser.parse_args()
     if sys.version_info < (3, 11):
         print(f"Python 3.11 or newer is needed, this is {sys.version.split()[0]}", file=sys.stderr)
         return 2
+    unknown = [name for name in arguments.names if name not in REQUIREMENTS]
+    if unknown:
+        parser.error(f"unknown: {', '.join(unknown)}")
     for name in arguments.names or REQUIREMENTS:
         try:
             ensure(name)

@@ -20,7 +20,12 @@ def test_cel_webhook_and_two_rest_servers_each_leave_their_mark(
         [
             label("first", "cel"),
             webhook.plugin("second", "/tag/second/webhook"),
-            {"fanOut": [rest_plugin.plugin("third", "tag.third.rest"), rest_plugin.plugin("fourth", "tag.fourth.rest")]},
+            {
+                "fanOut": [
+                    rest_plugin.plugin("third", "tag.third.rest"),
+                    rest_plugin.plugin("fourth", "tag.fourth.rest"),
+                ]
+            },
         ]
     )
     answer = server.plan({**load("task"), "tags": {"team": "ml"}})
@@ -75,7 +80,9 @@ def test_a_webhook_denies_in_its_own_words(sidecar: Sidecar, server: DstackServe
 
 
 @NEWEST
-def test_warnings_and_annotations_of_a_webhook_are_recorded(sidecar: Sidecar, server: DstackServer, webhook: Webhook) -> None:
+def test_warnings_and_annotations_of_a_webhook_are_recorded(
+    sidecar: Sidecar, server: DstackServer, webhook: Webhook
+) -> None:
     sidecar.serve([webhook.plugin("warner", "/warn"), webhook.plugin("noter", "/annotate")])
     assert server.plan(load("task")).status == 200
 

@@ -20,7 +20,9 @@ ANSWERED_WITHIN = 7
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_a_misbehaving_webhook_denies_and_is_named(sidecar: Sidecar, server: DstackServer, webhook: Webhook, fault: str) -> None:
+def test_a_misbehaving_webhook_denies_and_is_named(
+    sidecar: Sidecar, server: DstackServer, webhook: Webhook, fault: str
+) -> None:
     sidecar.serve([label(), webhook.plugin("broken-hook", f"/fault/{fault}")])
     began = time.monotonic()
     answer = server.plan(load("task"))

@@ -38,13 +38,26 @@ def test_each_decision_is_counted_by_kind(sidecar: Sidecar, server: DstackServer
 @pytest.mark.parametrize("level", ["Metadata", "Patch", "Spec"])
 def test_secrets_of_a_spec_reach_no_record(sidecar: Sidecar, server: DstackServer, level: str) -> None:
     secret = "s3cr3t-that-nobody-may-read"
-    tokens = {"name": "token", "cel": {"mutations": [{"mergeMap": {"path": "/configuration/env", "value": {"EXTRA": secret}}}]}}
+    tokens = {
+        "name": "token",
+        "cel": {"mutations": [{"mergeMap": {"path": "/configuration/env", "value": {"EXTRA": secret}}}]},
+    }
     sidecar.serve([tokens, label()], audit={"level": level, "sinks": [sidecar.sink()]})
-    task = {**load("task"), "env": {"TOKEN": secret}, "registry_auth": {"username": "me", "password": secret}, "image": "busybox"}
+    task = {
+        **load("task"),
+        "env": {"TOKEN": secret},
+        "registry_auth": {"username": "me", "password": secret},
+        "image": "busybox",
+    }
     task.pop("python")
     answer = server.plan(task)
 
     assert answer.configuration["env"] == {"TOKEN": secret, "EXTRA": secret}
     assert len(sidecar.audit()) == 1
-    for text in (sidecar.audit_file.read_text(), sidecar.stdout.read_text(), sidecar.stderr.read_text(), sidecar.metrics()):
+    for text in (
+        sidecar.audit_file.read_text(),
+        sidecar.stdout.read_text(),
+        sidecar.stderr.read_text(),
+        sidecar.metrics(),
+    ):
         assert not re.search(secret, text)

@@ -35,7 +35,9 @@ def leaves(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, 
 def differences(sent: Any, reviewed: Any) -> dict[tuple[str, ...], tuple[Any, Any]]:
     """The paths that differ, less the nulls that the server is known to fill and the keys it hides in a plan."""
     before, after = dict(leaves(sent)), dict(leaves(reviewed))
-    found = {path: (before.get(path), after.get(path)) for path in {*before, *after} if before.get(path) != after.get(path)}
+    found = {
+        path: (before.get(path), after.get(path)) for path in {*before, *after} if before.get(path) != after.get(path)
+    }
     return {
         path: (old, new)
         for path, (old, new) in found.items()

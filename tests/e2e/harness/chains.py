@@ -9,7 +9,14 @@ from typing import Any
 ULID = r"[0-9A-HJKMNP-TV-Z]{26}"
 
 # The word that a message has for what is applied.
-NOUNS = {"task": "run", "dev-environment": "run", "service": "run", "fleet": "fleet", "volume": "volume", "gateway": "gateway"}
+NOUNS = {
+    "task": "run",
+    "dev-environment": "run",
+    "service": "run",
+    "fleet": "fleet",
+    "volume": "volume",
+    "gateway": "gateway",
+}
 
 
 def allow(name: str = "allow") -> dict[str, Any]:

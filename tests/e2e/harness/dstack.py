@@ -131,7 +131,9 @@ class DstackServer(Process):
 
     def credentials(self, pair: tuple[str, str] | None) -> None:
         """What the server's netrc file says about its plugin service; it is read anew on each review."""
-        lines = [f"machine {host} login {pair[0]} password {pair[1]}\n" for host in ("localhost", LOOPBACK)] if pair else []
+        lines = (
+            [f"machine {host} login {pair[0]} password {pair[1]}\n" for host in ("localhost", LOOPBACK)] if pair else []
+        )
         self.netrc.write_text("".join(lines))
         self.netrc.chmod(0o600)
 

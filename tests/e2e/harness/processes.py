@@ -98,7 +98,12 @@ class Process:
 
 def minimal_environment(**more: str) -> dict[str, str]:
     """What every process gets: no proxy, no credential and no setting of the caller's shell."""
-    return {"PATH": os.environ.get("PATH", os.defpath), "LANG": "C.UTF-8", "NO_PROXY": "localhost,127.0.0.1,::1", **more}
+    return {
+        "PATH": os.environ.get("PATH", os.defpath),
+        "LANG": "C.UTF-8",
+        "NO_PROXY": "localhost,127.0.0.1,::1",
+        **more,
+    }
 
 
 def free_port() -> int:

@@ -41,7 +41,11 @@ class Webhook(Process):
 
     def plugin(self, name: str, path: str, **common: Any) -> dict[str, Any]:
         """A chain item that calls this webhook at `path`."""
-        return {"name": name, "webhook": {"url": f"https://localhost:{self.port}{path}", "caFile": str(self.ca_file)}, **common}
+        return {
+            "name": name,
+            "webhook": {"url": f"https://localhost:{self.port}{path}", "caFile": str(self.ca_file)},
+            **common,
+        }
 
     def reviews(self) -> list[dict[str, Any]]:
         """Every AdmissionReview that came, oldest first."""
@@ -59,7 +63,12 @@ class RestPlugin(Process):
     def serve(self) -> None:
         environments.ensure(f"dstack-{self.version}")
         self.start(
-            [environments.program(f"dstack-{self.version}", "python"), PLUGINS / "rest_server.py", "--port", str(self.port)],
+            [
+                environments.program(f"dstack-{self.version}", "python"),
+                PLUGINS / "rest_server.py",
+                "--port",
+                str(self.port),
+            ],
             minimal_environment(HOME=str(self.directory), PYTHONDONTWRITEBYTECODE="1"),
             lambda: listens(self.port),
             READY_WITHIN,

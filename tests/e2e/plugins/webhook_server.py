@@ -75,7 +75,9 @@ class Handler(BaseHTTPRequestHandler):
             case ["allow"]:
                 self.answer_json(response(review))
             case ["deny"]:
-                self.answer_json(response(review, allowed=False, status={"message": "the webhook says no", "code": 403}))
+                self.answer_json(
+                    response(review, allowed=False, status={"message": "the webhook says no", "code": 403})
+                )
             case ["tag", key, value]:
                 self.answer_json(tag(review, key, value))
             case ["patch"]:
@@ -140,20 +142,34 @@ FAULTS: dict[str, Callable[[Handler, Json], None]] = {
     "garbled": lambda http, review: http.answer(200, b'{"apiVersion": "admission.k8s.io/v1", "kind"'),
     "html": lambda http, review: http.answer(200, b"<html><body>It works!</body></html>"),
     "empty": lambda http, review: http.answer(200, b""),
-    "no-response": lambda http, review: http.answer_json({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview"}),
-    "other-version": lambda http, review: http.answer_json({**response(review), "apiVersion": "admission.k8s.io/v1beta1"}),
+    "no-response": lambda http, review: http.answer_json(
+        {"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview"}
+    ),
+    "other-version": lambda http, review: http.answer_json(
+        {**response(review), "apiVersion": "admission.k8s.io/v1beta1"}
+    ),
     "huge": lambda http, review: http.send_much(),
     "redirect": lambda http, review: http.answer(307, b"", location="/allow"),
     "slow": lambda http, review: http.answer_late(review),
     "status-500": lambda http, review: http.answer(500, b'{"message": "out of order"}'),
     "drop": lambda http, review: http.drop(),
-    "bad-patch-type": lambda http, review: http.answer_json(patch(review, _add_tag("/spec/configuration/tags"), "JSONMergePatch")),
-    "patch-without-type": lambda http, review: http.answer_json(response(review, patch=base64.b64encode(b"[]").decode())),
+    "bad-patch-type": lambda http, review: http.answer_json(
+        patch(review, _add_tag("/spec/configuration/tags"), "JSONMergePatch")
+    ),
+    "patch-without-type": lambda http, review: http.answer_json(
+        response(review, patch=base64.b64encode(b"[]").decode())
+    ),
     "patch-not-base64": lambda http, review: http.answer_json(response(review, patchType="JSONPatch", patch="%%%")),
-    "patch-that-does-not-apply": lambda http, review: http.answer_json(patch(review, [{"op": "remove", "path": "/spec/nowhere"}])),
+    "patch-that-does-not-apply": lambda http, review: http.answer_json(
+        patch(review, [{"op": "remove", "path": "/spec/nowhere"}])
+    ),
     "patch-outside-spec": lambda http, review: http.answer_json(patch(review, _add_tag("/metadata/labels"))),
-    "patch-run-name": lambda http, review: http.answer_json(patch(review, [{"op": "add", "path": "/spec/run_name", "value": "another"}])),
-    "patch-unknown-field": lambda http, review: http.answer_json(patch(review, _add_tag("/spec/configuration/no_such_field"))),
+    "patch-run-name": lambda http, review: http.answer_json(
+        patch(review, [{"op": "add", "path": "/spec/run_name", "value": "another"}])
+    ),
+    "patch-unknown-field": lambda http, review: http.answer_json(
+        patch(review, _add_tag("/spec/configuration/no_such_field"))
+    ),
 }
 
 
