@@ -61,15 +61,21 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 @pytest.hookimpl(trylast=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keeps the tests of one dstack version together, so that each server starts once."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Keeps the tests of one dstack version together, so that each server starts once; leaves out those that
+    are for other versions than the run asks for."""
 
-    def version(item: pytest.Item) -> int:
+    def position(item: pytest.Item) -> int | None:
         callspec = getattr(item, "callspec", None)
-        chosen = callspec.params.get("server") if callspec else None
-        return environments.DSTACK_VERSIONS.index(chosen) if chosen else -1
+        if callspec is None or "server" not in callspec.params:
+            return -1
+        chosen = callspec.params["server"]
+        return environments.DSTACK_VERSIONS.index(chosen) if chosen in environments.DSTACK_VERSIONS else None
 
-    items.sort(key=version)
+    placed = [(position(item), item) for item in items]
+    config.hook.pytest_deselected(items=[item for place, item in placed if place is None])
+    kept = sorted(((place, item) for place, item in placed if place is not None), key=lambda pair: pair[0])
+    items[:] = [item for _, item in kept]
 
 
 @pytest.hookimpl(wrapper=True)
