@@ -1,6 +1,7 @@
 //! dstack-admission: a Kubernetes-style admission controller for the dstack server.
 
 pub mod admission;
+pub mod certs;
 pub mod engine;
 pub mod observe;
 pub mod plugins;
