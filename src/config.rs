@@ -3,15 +3,16 @@
 //! Every problem is reported at once, each with the line and key path where it stands. Nothing
 //! here opens a file that the configuration names, and no secret is ever in the configuration.
 
+mod chain;
 mod check;
 pub mod defaults;
 pub mod env;
 pub mod file;
 mod keys;
-pub mod placeholder;
 pub mod places;
 pub mod plugin;
 pub mod problem;
+pub mod resolve;
 pub mod schema;
 pub(crate) mod suggest;
 pub mod units;

@@ -2,6 +2,7 @@
 
 pub mod admission;
 pub mod certs;
+pub mod cli;
 pub mod config;
 pub mod engine;
 pub mod observe;

@@ -84,6 +84,10 @@ impl Shared {
             tasks: TaskTracker::new(),
         }
     }
+
+    pub fn limits(&self) -> &Limits {
+        &self.limits
+    }
 }
 
 /// A server whose ports are open and that serves nobody yet.

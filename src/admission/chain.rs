@@ -2,6 +2,7 @@
 //!
 //! A chain is generic over what a plugin is, so that its rules can be tried without one.
 
+use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -109,6 +110,7 @@ impl Scope {
 /// patterns exclude) and no excluding one does, whatever their order.
 #[derive(Clone, Debug)]
 pub struct Globs {
+    patterns: Vec<String>,
     including: Option<GlobSet>,
     excluding: GlobSet,
 }
@@ -137,7 +139,12 @@ impl Globs {
         } else {
             None
         };
+        let patterns = patterns
+            .iter()
+            .map(|pattern| pattern.as_ref().to_owned())
+            .collect();
         Ok(Self {
+            patterns,
             including,
             excluding: build(excluding)?,
         })
@@ -148,6 +155,12 @@ impl Globs {
             .as_ref()
             .is_none_or(|globs| globs.is_match(name))
             && !self.excluding.is_match(name)
+    }
+}
+
+impl fmt::Display for Globs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.patterns.join(","))
     }
 }
 

@@ -8,9 +8,10 @@ use serde_json::{Map, Value};
 
 use super::defaults;
 use super::file::Basic;
-use super::placeholder::{Condition, Source};
+
 use super::units::{ByteCount, Period};
 use crate::admission::review::Kind;
+use crate::plugins::cel::source::{Condition, Source};
 
 /// A plugin, or a group of plugins that are called at once. Exactly one of `use`, `cel`, `python`,
 /// `webhook`, `rest` and `fanOut`.

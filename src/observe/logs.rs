@@ -1,6 +1,8 @@
 //! The process's log: `tracing` to standard error, as JSON or text; one line a decision, never a
 //! whole spec.
 
+use std::io::IsTerminal;
+
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::ParseError;
 
@@ -19,6 +21,7 @@ pub fn start(format: Format, filter: &str) -> Result<(), ParseError> {
     let filter = EnvFilter::builder().parse(filter)?;
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr);
     let started = match format {
         Format::Json => builder

@@ -130,7 +130,7 @@ impl Client {
             let failures = self.breaker.failures();
             let message =
                 format!("it was not asked, since its last {failures} calls failed; try again soon");
-            return Err(Fault::new(FaultKind::CircuitOpen, message).with_detail(url.to_string()));
+            return Err(Fault::new(FaultKind::CircuitOpen, message).with_detail(address(url)));
         };
         attempt.inconclusive_if(budget.cut_short);
         let result = self.exchange(url, review, body, budget).await;
@@ -140,7 +140,7 @@ impl Client {
         }
         result.map_err(|fault| match fault.detail {
             Some(_) => fault,
-            None => fault.with_detail(url.to_string()),
+            None => fault.with_detail(address(url)),
         })
     }
 
@@ -173,7 +173,7 @@ impl Client {
                 status.as_u16()
             );
             return Err(Fault::new(FaultKind::Status, message)
-                .with_detail(format!("{url} redirects to {to}")));
+                .with_detail(format!("{} redirects to {to}", address(url))));
         }
         if !status.is_success() {
             let message = format!("it answered HTTP {status}");
@@ -190,7 +190,7 @@ impl Client {
                 Err(Fault::new(FaultKind::TooLarge, message))
             }
             Err(error) => Err(Fault::new(FaultKind::Transport, "its answer broke off")
-                .with_detail(format!("{url}: {error}"))),
+                .with_detail(format!("{}: {error}", address(url)))),
         }
     }
 
@@ -203,7 +203,7 @@ impl Client {
     ) -> Result<Request<Full<Bytes>>, Fault> {
         let mut request = Request::post(url).body(Full::new(body)).map_err(|e| {
             Fault::new(FaultKind::Connect, "its address is no valid URL")
-                .with_detail(format!("{url}: {e}"))
+                .with_detail(format!("{}: {e}", address(url)))
         })?;
         let headers = request.headers_mut();
         headers.clone_from(&self.headers);
@@ -224,6 +224,15 @@ impl Client {
     }
 }
 
+/// An address as the log may show it: a query may hold a secret.
+fn address(url: &Uri) -> String {
+    let (scheme, host) = (
+        url.scheme_str().unwrap_or_default(),
+        url.authority().map_or("", |a| a.as_str()),
+    );
+    format!("{scheme}://{host}{}", url.path())
+}
+
 /// Whether a fault is about reaching the plugin at all, which its breaker counts.
 fn speaks_of_the_plugin(fault: &Fault) -> bool {
     match fault.kind {
@@ -234,7 +243,7 @@ fn speaks_of_the_plugin(fault: &Fault) -> bool {
 }
 
 fn unreachable_fault(error: &legacy::Error, url: &Uri) -> Fault {
-    let detail = format!("{url}: {}", causes(error));
+    let detail = format!("{}: {}", address(url), causes(error));
     let fault = match cause::<rustls::Error>(error) {
         Some(tls) => Fault::new(
             FaultKind::Tls,

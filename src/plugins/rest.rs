@@ -66,7 +66,7 @@ impl Rest {
             Ok(Answer::Spec(answered)) => Ok(changed(&call.spec, &answered)),
             Err(why) => {
                 let message = format!("its answer is not one that dstack would take: {why}");
-                Err(Fault::new(FaultKind::Undecodable, message).with_detail(url.to_string()))
+                Err(Fault::new(FaultKind::Undecodable, message))
             }
         }
     }

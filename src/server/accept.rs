@@ -12,9 +12,11 @@ use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulConnection;
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use rustls::ServerConfig;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 
 use super::{Shared, handler};
@@ -22,6 +24,9 @@ use super::{Shared, handler};
 /// What a client that speaks plain HTTP to a TLS port reads.
 const PLAIN_HTTP_ANSWER: &[u8] = b"HTTP/1.1 400 Bad Request\r\nContent-Type: application/json\r\n\
 Content-Length: 62\r\nConnection: close\r\n\r\n{\"error\": \"this port speaks HTTPS; use https:// in the address\"}";
+
+/// How much a client that speaks plain HTTP may go on sending before it reads its answer.
+const READ_BEFORE_CLOSE: u64 = 64 * 1024;
 
 /// Serves connections until `stop`, then those that the kernel has accepted already.
 pub async fn serve(listener: TcpListener, shared: &Arc<Shared>, stop: CancellationToken) {
@@ -92,36 +97,39 @@ async fn connection(
         return http(shared, stream, false, place, stop).await;
     };
 
-    let handshake = TlsAcceptor::from(tls).accept(stream).into_fallible();
-    let handshake = tokio::time::timeout(shared.limits.handshake_timeout, handshake);
+    let handshake = tokio::time::timeout(shared.limits.handshake_timeout, handshake(stream, tls));
     let stream = tokio::select! {
         () = place.evicted() => return Err("evicted"),
-        handshake = handshake => match handshake {
-            Err(_) => return Err("handshake_timeout"),
-            Ok(Err((error, stream))) => return Err(failed_handshake(&error, stream).await),
-            Ok(Ok(stream)) => stream,
-        },
+        handshake = handshake => handshake.unwrap_or(Err("handshake_timeout"))?,
     };
     let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
     http(shared, stream, is_http2, place, stop).await
 }
 
-async fn failed_handshake(error: &io::Error, mut stream: TcpStream) -> &'static str {
-    let cause = error
-        .get_ref()
-        .and_then(|cause| cause.downcast_ref::<rustls::Error>());
-    if matches!(
-        cause,
-        Some(rustls::Error::InvalidMessage(
-            rustls::InvalidMessage::InvalidContentType
-        ))
-    ) {
-        let _ = stream.write_all(PLAIN_HTTP_ANSWER).await;
-        let _ = stream.shutdown().await;
-        return "plain_http";
+async fn handshake(
+    mut stream: TcpStream,
+    tls: Arc<ServerConfig>,
+) -> Result<TlsStream<TcpStream>, &'static str> {
+    let mut first = [0];
+    match stream.peek(&mut first).await {
+        Ok(1) if first[0].is_ascii_uppercase() => {
+            let _ = stream.write_all(PLAIN_HTTP_ANSWER).await;
+            let _ = stream.shutdown().await;
+            // What was sent is read, since closing on unread bytes would reset the answer away.
+            let _ =
+                tokio::io::copy(&mut stream.take(READ_BEFORE_CLOSE), &mut tokio::io::sink()).await;
+            Err("plain_http")
+        }
+        // Opened and closed again, as probes do.
+        Ok(0) => Err("closed"),
+        _ => TlsAcceptor::from(tls)
+            .accept(stream)
+            .await
+            .map_err(|error| {
+                tracing::debug!(%error, "TLS handshake failed");
+                "handshake"
+            }),
     }
-    tracing::debug!(%error, "TLS handshake failed");
-    "handshake"
 }
 
 async fn http<S>(
