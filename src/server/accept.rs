@@ -23,7 +23,7 @@ use super::{Shared, handler};
 
 /// What a client that speaks plain HTTP to a TLS port reads.
 const PLAIN_HTTP_ANSWER: &[u8] = b"HTTP/1.1 400 Bad Request\r\nContent-Type: application/json\r\n\
-Content-Length: 62\r\nConnection: close\r\n\r\n{\"error\": \"this port speaks HTTPS; use https:// in the address\"}";
+Content-Length: 64\r\nConnection: close\r\n\r\n{\"error\": \"this port speaks HTTPS; use https:// in the address\"}";
 
 /// How much a client that speaks plain HTTP may go on sending before it reads its answer.
 const READ_BEFORE_CLOSE: u64 = 64 * 1024;
