@@ -5,4 +5,5 @@
 //! it values by hand.
 
 pub mod review;
+pub mod schema;
 pub mod verdict;
