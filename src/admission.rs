@@ -11,6 +11,7 @@ pub mod patch;
 pub mod protected;
 pub mod review;
 pub mod run;
+pub mod schema;
 pub mod secrets;
 pub mod text;
 pub mod verdict;

@@ -15,7 +15,6 @@ use crate::admission::verdict::{Budget, Fault, FaultKind, Outcome};
 use crate::plugins::Plugin;
 
 /// One loaded chain. Immutable: a reload makes another.
-#[derive(Debug)]
 pub struct Engine {
     chain: Chain<Plugin>,
     deadline: Duration,

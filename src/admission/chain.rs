@@ -11,6 +11,7 @@ use globset::{Glob, GlobSet, GlobSetBuilder};
 
 use super::protected::Grant;
 use super::review::{Kind, Review};
+use super::schema::SpecSchemas;
 use super::verdict::Phase;
 
 /// A plugin in its place in the chain.
@@ -182,11 +183,12 @@ pub struct Stage {
 }
 
 /// The plugins in order. Immutable: a reload makes another.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Chain<P> {
     members: Vec<Member<P>>,
     stages: Vec<Stage>,
     exemptions: Vec<Exemption>,
+    schemas: Option<Arc<SpecSchemas>>,
 }
 
 impl<P> Default for Chain<P> {
@@ -195,6 +197,7 @@ impl<P> Default for Chain<P> {
             members: Vec::new(),
             stages: Vec::new(),
             exemptions: Vec::new(),
+            schemas: None,
         }
     }
 }
@@ -217,6 +220,15 @@ impl<P> Chain<P> {
 
     pub fn exempt(&mut self, exemption: Exemption) {
         self.exemptions.push(exemption);
+    }
+
+    /// Has every changed spec checked against what dstack's models take.
+    pub fn check_specs(&mut self, schemas: Arc<SpecSchemas>) {
+        self.schemas = Some(schemas);
+    }
+
+    pub fn schemas(&self) -> Option<&SpecSchemas> {
+        self.schemas.as_deref()
     }
 
     pub fn members(&self) -> &[Member<P>] {

@@ -4,6 +4,7 @@
 //! It knows no clock and no runtime. Whoever drives it makes the calls, all of a round at once,
 //! and feeds the outcomes in any order.
 
+use std::cell::OnceCell;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,6 +15,7 @@ use super::chain::{Chain, FailurePolicy, Member, Mode, OnConflict, Reinvocation}
 use super::decision::{Decision, Part, PartResult};
 use super::merge::{self, Contribution};
 use super::review::Review;
+use super::schema::Fit;
 use super::verdict::{Call, Fault, FaultKind, Outcome, Phase, Verdict};
 use super::{patch, protected};
 
@@ -27,6 +29,8 @@ pub struct Run<'c, P> {
     parts: Vec<Part>,
     /// The spec as it was after each member's last mutating call, by the member's index.
     left: Vec<Option<Arc<Value>>>,
+    /// The models that the original spec fits, looked for when a plugin first changes something.
+    fit: OnceCell<Option<Fit>>,
 }
 
 /// Where a run stands.
@@ -89,6 +93,7 @@ impl<'c, P> Run<'c, P> {
             step: Step::Mutating(0),
             parts: Vec::new(),
             left,
+            fit: OnceCell::new(),
         }
     }
 
@@ -288,8 +293,31 @@ impl<'c, P> Run<'c, P> {
         Ok(Some(after))
     }
 
-    fn check_schema(&self, _patch: &[PatchOperation], _after: &Value) -> Result<(), Fault> {
-        Ok(())
+    /// Holds a changed spec against the models of the dstack version that the original spec fits.
+    fn check_schema(&self, patch: &[PatchOperation], after: &Value) -> Result<(), Fault> {
+        let Some(schemas) = self.chain.schemas() else {
+            return Ok(());
+        };
+        let original = self.review.spec.value();
+        let fit = self
+            .fit
+            .get_or_init(|| schemas.version_fitting(self.review.kind, original));
+        let Some(fit) = *fit else { return Ok(()) };
+        let touched: Vec<&str> = patch
+            .iter()
+            .flat_map(patch::written)
+            .map(|path| path.as_str())
+            .collect();
+        let violations = schemas.violations(fit, &self.spec, after, &touched);
+        if violations.is_empty() {
+            return Ok(());
+        }
+        let listed: Vec<String> = violations.iter().map(ToString::to_string).collect();
+        let message = format!(
+            "after its patch dstack would refuse the spec: {}",
+            listed.join("; ")
+        );
+        Err(Fault::new(FaultKind::Schema, message).with_detail(format!("dstack {}", fit.version())))
     }
 
     /// Makes the changes of one round the spec that the next round sees.

@@ -3,6 +3,7 @@
 use std::io::{self, Write};
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::load::load;
@@ -14,7 +15,7 @@ use crate::plugins::Plugin;
 
 /// Shows the chain, or every problem with exit code 2.
 pub fn run(config: Option<&Path>) -> anyhow::Result<ExitCode> {
-    let settings = match load(config) {
+    let settings = match load(config, &Arc::default()) {
         Ok(settings) => settings,
         Err(problems) => return Ok(unusable(&problems)?),
     };

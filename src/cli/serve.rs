@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use super::load::load;
 use super::{reload, unusable};
 use crate::admission::chain::{Member, Mode};
+use crate::admission::schema::SpecSchemas;
 use crate::certs::{self, Made};
 use crate::config::resolve::{Settings, Tls};
 use crate::engine::Engine;
@@ -27,7 +28,8 @@ use crate::server::{Live, Server, Shared, tls};
 
 /// Serves until a signal ends it.
 pub fn run(config: Option<&Path>) -> anyhow::Result<ExitCode> {
-    let settings = match load(config) {
+    let schemas = Arc::new(SpecSchemas::new());
+    let settings = match load(config, &schemas) {
         Ok(settings) => settings,
         Err(problems) => return Ok(unusable(&problems)?),
     };
@@ -38,10 +40,16 @@ pub fn run(config: Option<&Path>) -> anyhow::Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?;
-    runtime.block_on(serve(config, settings))
+    let warmed = Arc::clone(&schemas);
+    runtime.spawn_blocking(move || warmed.warm());
+    runtime.block_on(serve(config, schemas, settings))
 }
 
-async fn serve(config: Option<&Path>, settings: Settings) -> anyhow::Result<ExitCode> {
+async fn serve(
+    config: Option<&Path>,
+    schemas: Arc<SpecSchemas>,
+    settings: Settings,
+) -> anyhow::Result<ExitCode> {
     let mut term = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let hangup = signal(SignalKind::hangup())?;
@@ -69,6 +77,7 @@ async fn serve(config: Option<&Path>, settings: Settings) -> anyhow::Result<Exit
     let watch = reload::Watch {
         config: config.map(Path::to_owned),
         inputs,
+        schemas,
         bound,
     };
     let shared = Arc::new(Shared::new(in_force.live, metrics, limits));
