@@ -252,24 +252,24 @@ impl<P> Chain<P> {
         })
     }
 
-    /// How long the enforced plugins may take together when every call takes its whole timeout:
-    /// mutating stages one after the other, the validating phase once, reinvocations included.
-    pub fn worst_case(&self) -> Duration {
+    /// How long the enforced plugins may take together when every call takes as long as `longest`
+    /// says: mutating stages one after the other, the validating phase once, second calls included.
+    pub fn worst_case(&self, longest: impl Fn(&Member<P>) -> Duration) -> Duration {
+        let enforced = |m: &&Member<P>, phase| m.mode == Mode::Enforce && m.phases.contains(phase);
         let slowest = |members: &[Member<P>], phase: Phase| {
-            let enforced = members
-                .iter()
-                .filter(|m| m.mode == Mode::Enforce && m.phases.contains(phase));
-            enforced.map(|m| m.timeout).max().unwrap_or_default()
+            let members = members.iter().filter(|m| enforced(m, phase));
+            members.map(&longest).max().unwrap_or_default()
         };
         let stages = self
             .stages
             .iter()
             .map(|s| slowest(&self.members[s.members.clone()], Phase::Mutating));
-        let again = self.members.iter().filter(|m| {
-            m.mode == Mode::Enforce && m.phases.mutating && m.reinvocation == Reinvocation::IfNeeded
-        });
+        let reinvoked = self
+            .members
+            .iter()
+            .filter(|m| enforced(m, Phase::Mutating) && m.reinvocation == Reinvocation::IfNeeded);
         stages.sum::<Duration>()
-            + again.map(|m| m.timeout).sum::<Duration>()
+            + reinvoked.map(&longest).sum::<Duration>()
             + slowest(&self.members, Phase::Validating)
     }
 }

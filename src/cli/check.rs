@@ -10,7 +10,7 @@ use super::load::load;
 use super::unusable;
 use crate::admission::chain::{Globs, Member, Mode, OnConflict};
 use crate::admission::verdict::Phase;
-use crate::config::resolve::{Settings, Tls};
+use crate::config::resolve::{Settings, Tls, worst_case};
 use crate::plugins::Plugin;
 
 /// Shows the chain, or every problem with exit code 2.
@@ -36,7 +36,7 @@ fn show(out: &mut impl Write, settings: &Settings) -> io::Result<()> {
     writeln!(out, "admin       {}", settings.admin)?;
     let (deadline, worst) = (
         period(settings.deadline),
-        period(settings.chain.worst_case()),
+        period(worst_case(&settings.chain)),
     );
     writeln!(
         out,

@@ -18,7 +18,7 @@ use super::{reload, unusable};
 use crate::admission::chain::{Member, Mode};
 use crate::admission::schema::SpecSchemas;
 use crate::certs::{self, Made};
-use crate::config::resolve::{Settings, Tls};
+use crate::config::resolve::{Settings, Tls, worst_case};
 use crate::engine::Engine;
 use crate::observe::audit::{Audit, Target};
 use crate::observe::logs;
@@ -247,7 +247,7 @@ fn configz(settings: &Settings) -> String {
         "tls": tls,
         "pathPrefix": settings.path_prefix,
         "deadline": period(settings.deadline),
-        "worstCase": period(settings.chain.worst_case()),
+        "worstCase": period(worst_case(&settings.chain)),
         "limits": {
             "bodyBytes": limits.body_bytes,
             "inFlight": limits.in_flight,
