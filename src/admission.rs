@@ -4,5 +4,14 @@
 //! imports another module of the house, so every rule of admission can be tested by feeding
 //! it values by hand.
 
+pub mod chain;
+pub mod decision;
+pub mod merge;
+pub mod patch;
+pub mod protected;
 pub mod review;
+pub mod run;
+pub mod schema;
+pub mod secrets;
+pub mod text;
 pub mod verdict;

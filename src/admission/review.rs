@@ -38,6 +38,16 @@ impl Kind {
             Kind::Gateway => "Gateway",
         }
     }
+
+    /// The name as a Kubernetes resource: `runs`, `fleets`, `volumes`, `gateways`.
+    pub const fn resource(self) -> &'static str {
+        match self {
+            Kind::Run => "runs",
+            Kind::Fleet => "fleets",
+            Kind::Volume => "volumes",
+            Kind::Gateway => "gateways",
+        }
+    }
 }
 
 impl fmt::Display for Kind {

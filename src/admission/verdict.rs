@@ -1,6 +1,7 @@
 //! The contract between the chain and a plugin: a [`Call`] in, an [`Outcome`] out.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use json_patch::PatchOperation;
 use serde_json::Value;
@@ -30,6 +31,15 @@ pub struct Call {
     /// The spec as the plugins before this one left it.
     pub spec: Arc<Value>,
     pub phase: Phase,
+}
+
+/// How long a call may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Budget {
+    pub limit: Duration,
+    /// Whether the chain's deadline left less than the plugin's own timeout. Running out of such a
+    /// budget says nothing about the plugin.
+    pub cut_short: bool,
 }
 
 /// What a plugin answers.

@@ -1,0 +1,303 @@
+//! The configured chain: its plugins in order, and which of them sees which review.
+//!
+//! A chain is generic over what a plugin is, so that its rules can be tried without one.
+
+use std::fmt;
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use globset::{Glob, GlobSet, GlobSetBuilder};
+
+use super::protected::Grant;
+use super::review::{Kind, Review};
+use super::schema::SpecSchemas;
+use super::verdict::Phase;
+
+/// A plugin in its place in the chain.
+#[derive(Clone, Debug)]
+pub struct Member<P> {
+    pub name: Arc<str>,
+    pub plugin: P,
+    pub mode: Mode,
+    /// The phases this plugin has something to say in.
+    pub phases: Phases,
+    pub scope: Scope,
+    pub failure_policy: FailurePolicy,
+    /// How long one call may take. The chain's deadline cuts it shorter.
+    pub timeout: Duration,
+    pub reinvocation: Reinvocation,
+    /// The protected places this plugin may change nevertheless.
+    pub may_patch: Vec<Grant>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    Enforce,
+    /// Runs after the answer and can neither deny nor change.
+    Monitor,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Phases {
+    pub mutating: bool,
+    pub validating: bool,
+}
+
+impl Phases {
+    pub const MUTATING: Self = Self {
+        mutating: true,
+        validating: false,
+    };
+    pub const VALIDATING: Self = Self {
+        mutating: false,
+        validating: true,
+    };
+
+    pub fn contains(self, phase: Phase) -> bool {
+        match phase {
+            Phase::Mutating => self.mutating,
+            Phase::Validating => self.validating,
+        }
+    }
+}
+
+/// What a plugin's fault does to the review (Kubernetes `failurePolicy`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FailurePolicy {
+    Fail,
+    Ignore,
+}
+
+/// Whether a plugin is called once more when a later one changed the spec (Kubernetes `reinvocationPolicy`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reinvocation {
+    Never,
+    IfNeeded,
+}
+
+/// What a `fanOut` does with patches that disagree.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnConflict {
+    Deny,
+    LastWins,
+}
+
+/// Which reviews a plugin or an exemption is about: each part covers all when it is not given.
+#[derive(Clone, Debug, Default)]
+pub struct Scope {
+    pub kinds: Option<Vec<Kind>>,
+    pub projects: Option<Globs>,
+    pub users: Option<Globs>,
+}
+
+impl Scope {
+    pub fn covers(&self, review: &Review) -> bool {
+        self.kinds
+            .as_ref()
+            .is_none_or(|kinds| kinds.contains(&review.kind))
+            && self
+                .projects
+                .as_ref()
+                .is_none_or(|globs| globs.cover(&review.project))
+            && self
+                .users
+                .as_ref()
+                .is_none_or(|globs| globs.cover(&review.user))
+    }
+}
+
+/// Name patterns such as `["*", "!research"]`: a name is covered when one pattern fits (or all
+/// patterns exclude) and no excluding one does, whatever their order.
+#[derive(Clone, Debug)]
+pub struct Globs {
+    patterns: Vec<String>,
+    including: Option<GlobSet>,
+    excluding: GlobSet,
+}
+
+impl Globs {
+    /// # Errors
+    /// The first pattern that is no glob, and why.
+    pub fn parse<S: AsRef<str>>(patterns: &[S]) -> Result<Self, String> {
+        let (mut including, mut excluding) = (GlobSetBuilder::new(), GlobSetBuilder::new());
+        let mut included = 0;
+        for pattern in patterns.iter().map(AsRef::as_ref) {
+            let (set, pattern) = match pattern.strip_prefix('!') {
+                Some(excluded) => (&mut excluding, excluded),
+                None => {
+                    included += 1;
+                    (&mut including, pattern)
+                }
+            };
+            set.add(
+                Glob::new(pattern).map_err(|e| format!("`{pattern}` is no glob: {}", e.kind()))?,
+            );
+        }
+        let build = |set: GlobSetBuilder| set.build().map_err(|e| e.to_string());
+        let including = if included > 0 {
+            Some(build(including)?)
+        } else {
+            None
+        };
+        let patterns = patterns
+            .iter()
+            .map(|pattern| pattern.as_ref().to_owned())
+            .collect();
+        Ok(Self {
+            patterns,
+            including,
+            excluding: build(excluding)?,
+        })
+    }
+
+    pub fn cover(&self, name: &str) -> bool {
+        self.including
+            .as_ref()
+            .is_none_or(|globs| globs.is_match(name))
+            && !self.excluding.is_match(name)
+    }
+}
+
+impl fmt::Display for Globs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.patterns.join(","))
+    }
+}
+
+/// Plugins that leave some reviews alone until a day, and why.
+#[derive(Clone, Debug)]
+pub struct Exemption {
+    pub plugins: Vec<Arc<str>>,
+    pub scope: Scope,
+    pub reason: Arc<str>,
+    /// The first instant at which it no longer holds.
+    pub expires: SystemTime,
+}
+
+/// Neighbours in the mutating phase that are called at once, by index. One plugin is a stage of its own.
+#[derive(Clone, Debug)]
+pub struct Stage {
+    pub members: Range<usize>,
+    pub on_conflict: OnConflict,
+}
+
+/// The plugins in order. Immutable: a reload makes another.
+#[derive(Clone)]
+pub struct Chain<P> {
+    members: Vec<Member<P>>,
+    stages: Vec<Stage>,
+    exemptions: Vec<Exemption>,
+    schemas: Option<Arc<SpecSchemas>>,
+}
+
+impl<P> Default for Chain<P> {
+    fn default() -> Self {
+        Self {
+            members: Vec::new(),
+            stages: Vec::new(),
+            exemptions: Vec::new(),
+            schemas: None,
+        }
+    }
+}
+
+impl<P> Chain<P> {
+    /// Adds a plugin that is called by itself.
+    pub fn push(&mut self, member: Member<P>) {
+        self.push_fan_out(vec![member], OnConflict::Deny);
+    }
+
+    /// Adds plugins that are called at once on the same spec.
+    pub fn push_fan_out(&mut self, members: Vec<Member<P>>, on_conflict: OnConflict) {
+        let first = self.members.len();
+        self.members.extend(members);
+        self.stages.push(Stage {
+            members: first..self.members.len(),
+            on_conflict,
+        });
+    }
+
+    pub fn exempt(&mut self, exemption: Exemption) {
+        self.exemptions.push(exemption);
+    }
+
+    /// Has every changed spec checked against what dstack's models take.
+    pub fn check_specs(&mut self, schemas: Arc<SpecSchemas>) {
+        self.schemas = Some(schemas);
+    }
+
+    pub fn schemas(&self) -> Option<&SpecSchemas> {
+        self.schemas.as_deref()
+    }
+
+    pub fn members(&self) -> &[Member<P>] {
+        &self.members
+    }
+
+    pub fn stages(&self) -> &[Stage] {
+        &self.stages
+    }
+
+    pub fn exemptions(&self) -> &[Exemption] {
+        &self.exemptions
+    }
+
+    /// The exemption that keeps a plugin from this review, if one holds.
+    pub fn exemption(&self, member: &Member<P>, review: &Review) -> Option<&Exemption> {
+        self.exemptions.iter().find(|exemption| {
+            exemption.plugins.contains(&member.name)
+                && review.received < exemption.expires
+                && exemption.scope.covers(review)
+        })
+    }
+
+    /// How long the enforced plugins may take together when every call takes as long as `longest`
+    /// says: mutating stages one after the other, the validating phase once, second calls included.
+    pub fn worst_case(&self, longest: impl Fn(&Member<P>) -> Duration) -> Duration {
+        let enforced = |m: &&Member<P>, phase| m.mode == Mode::Enforce && m.phases.contains(phase);
+        let slowest = |members: &[Member<P>], phase: Phase| {
+            let members = members.iter().filter(|m| enforced(m, phase));
+            members.map(&longest).max().unwrap_or_default()
+        };
+        let stages = self
+            .stages
+            .iter()
+            .map(|s| slowest(&self.members[s.members.clone()], Phase::Mutating));
+        let reinvoked = self
+            .members
+            .iter()
+            .filter(|m| enforced(m, Phase::Mutating) && m.reinvocation == Reinvocation::IfNeeded);
+        stages.sum::<Duration>()
+            + reinvoked.map(&longest).sum::<Duration>()
+            + slowest(&self.members, Phase::Validating)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+
+    #[rstest]
+    #[case(&["*"], "research", true)]
+    #[case(&["*", "!research"], "research", false)]
+    #[case(&["!research", "*"], "research", false)]
+    #[case(&["!research"], "main", true)]
+    #[case(&["team-*"], "team-a", true)]
+    #[case(&["team-*"], "main", false)]
+    #[case(&[], "main", true)]
+    fn patterns_include_and_exclude(
+        #[case] patterns: &[&str],
+        #[case] name: &str,
+        #[case] covered: bool,
+    ) {
+        assert_eq!(Globs::parse(patterns).unwrap().cover(name), covered);
+    }
+
+    #[test]
+    fn a_broken_pattern_is_named() {
+        assert!(Globs::parse(&["a", "[z-"]).unwrap_err().contains("`[z-`"));
+    }
+}

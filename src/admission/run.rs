@@ -1,0 +1,379 @@
+//! One review's way through a chain, as a state machine: it asks for calls, it is fed what came
+//! of them, and it ends in a [`Decision`].
+//!
+//! It knows no clock and no runtime. Whoever drives it makes the calls, all of a round at once,
+//! and feeds the outcomes in any order.
+
+use std::cell::OnceCell;
+use std::sync::Arc;
+use std::time::Duration;
+
+use json_patch::PatchOperation;
+use serde_json::Value;
+
+use super::chain::{Chain, FailurePolicy, Member, Mode, OnConflict, Reinvocation};
+use super::decision::{Decision, Part, PartResult};
+use super::merge::{self, Contribution};
+use super::review::Review;
+use super::schema::Fit;
+use super::verdict::{Call, Fault, FaultKind, Outcome, Phase, Verdict};
+use super::{patch, protected};
+
+/// A review on its way. Begin with [`Run::new`], then [`Run::next`] and [`Run::feed`] in turn.
+pub struct Run<'c, P> {
+    chain: &'c Chain<P>,
+    mode: Mode,
+    review: Arc<Review>,
+    spec: Arc<Value>,
+    step: Step,
+    parts: Vec<Part>,
+    /// The spec as it was after each member's last mutating call, by the member's index.
+    left: Vec<Option<Arc<Value>>>,
+    /// The models that the original spec fits, looked for when a plugin first changes something.
+    fit: OnceCell<Option<Fit>>,
+}
+
+/// Where a run stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Step {
+    /// The stage of this index is next.
+    Mutating(usize),
+    /// The member of this index is the next to be looked at for a second call.
+    Reinvoking(usize),
+    Validating,
+    Done,
+}
+
+/// The calls of one round, to be made at once.
+pub struct Round<'c, P> {
+    pub asks: Vec<Ask<'c, P>>,
+    step: Step,
+    on_conflict: OnConflict,
+}
+
+/// One call to make: whom to ask, and what.
+pub struct Ask<'c, P> {
+    pub member: &'c Member<P>,
+    pub call: Call,
+    index: usize,
+}
+
+/// What came of one call.
+#[derive(Clone, Debug)]
+pub struct Reply {
+    pub outcome: Outcome,
+    pub took: Duration,
+}
+
+impl<'c, P> Run<'c, P> {
+    /// The enforced plugins on the spec that came.
+    pub fn new(chain: &'c Chain<P>, review: Arc<Review>) -> Self {
+        let spec = Arc::clone(review.spec.value());
+        Self::start(chain, Mode::Enforce, review, spec)
+    }
+
+    /// The monitored plugins on the spec that was decided upon. They see each other's changes and
+    /// none of them ends the run.
+    pub fn monitored(chain: &'c Chain<P>, decision: &Decision) -> Self {
+        Self::start(
+            chain,
+            Mode::Monitor,
+            Arc::clone(&decision.review),
+            Arc::clone(&decision.spec),
+        )
+    }
+
+    fn start(chain: &'c Chain<P>, mode: Mode, review: Arc<Review>, spec: Arc<Value>) -> Self {
+        let left = vec![None; chain.members().len()];
+        Self {
+            chain,
+            mode,
+            review,
+            spec,
+            step: Step::Mutating(0),
+            parts: Vec::new(),
+            left,
+            fit: OnceCell::new(),
+        }
+    }
+
+    /// The next round, or nothing when the run is over.
+    pub fn next_round(&mut self) -> Option<Round<'c, P>> {
+        loop {
+            let step = self.step;
+            let (round, following) = match step {
+                Step::Mutating(index) => match self.chain.stages().get(index) {
+                    Some(stage) => {
+                        let asks = self.asks(stage.members.clone(), Phase::Mutating);
+                        (
+                            Round {
+                                asks,
+                                step,
+                                on_conflict: stage.on_conflict,
+                            },
+                            Step::Mutating(index + 1),
+                        )
+                    }
+                    None => {
+                        self.step = Step::Reinvoking(0);
+                        continue;
+                    }
+                },
+                Step::Reinvoking(index) if index < self.chain.members().len() => {
+                    let asks = if self.is_stale(index) {
+                        vec![self.ask(index, Phase::Mutating)]
+                    } else {
+                        vec![]
+                    };
+                    (
+                        Round {
+                            asks,
+                            step,
+                            on_conflict: OnConflict::Deny,
+                        },
+                        Step::Reinvoking(index + 1),
+                    )
+                }
+                Step::Reinvoking(_) => {
+                    self.step = Step::Validating;
+                    continue;
+                }
+                Step::Validating => {
+                    let asks = self.asks(0..self.chain.members().len(), Phase::Validating);
+                    (
+                        Round {
+                            asks,
+                            step,
+                            on_conflict: OnConflict::Deny,
+                        },
+                        Step::Done,
+                    )
+                }
+                Step::Done => return None,
+            };
+            self.step = following;
+            if !round.asks.is_empty() {
+                return Some(round);
+            }
+        }
+    }
+
+    /// Takes in what came of a round: one reply for each ask, in the order of the asks.
+    pub fn feed(&mut self, round: &Round<'c, P>, replies: Vec<Reply>) {
+        let reinvoked = matches!(round.step, Step::Reinvoking(_));
+        let mut changes: Vec<Change> = Vec::new();
+
+        for (ask, reply) in round.asks.iter().zip(replies) {
+            let member = ask.member;
+            let mut part = Part {
+                member: ask.index,
+                plugin: Arc::clone(&member.name),
+                phase: ask.call.phase,
+                reinvoked,
+                took: reply.took,
+                result: PartResult::Allowed,
+                patch: Vec::new(),
+                warnings: Vec::new(),
+                annotations: Vec::new(),
+            };
+            match reply.outcome {
+                Outcome::Skipped(condition) => part.result = PartResult::Skipped(condition),
+                Outcome::Fault(fault) => part.result = failed(member, fault),
+                Outcome::Verdict(verdict) => match self.accept(member, ask.call.phase, &verdict) {
+                    Err(fault) => part.result = failed(member, fault),
+                    Ok(change) => {
+                        part.warnings = verdict.warnings;
+                        part.annotations = verdict.annotations;
+                        if !verdict.denials.is_empty() {
+                            part.result = PartResult::Denied(verdict.denials);
+                        } else if let Some(after) = change {
+                            part.patch = verdict.patch;
+                            changes.push(Change {
+                                part: self.parts.len(),
+                                after,
+                            });
+                        }
+                    }
+                },
+            }
+            self.parts.push(part);
+        }
+
+        if round.step != Step::Validating {
+            self.take_changes(changes, round.on_conflict);
+            for ask in &round.asks {
+                self.left[ask.index] = Some(Arc::clone(&self.spec));
+            }
+            // A denial in the mutating phase ends the chain there.
+            if self.mode == Mode::Enforce && self.parts.iter().any(|part| part.result.denies()) {
+                self.step = Step::Done;
+            }
+        }
+    }
+
+    /// Ends the run where it stands.
+    pub fn finish(self) -> Decision {
+        let unsettled = (0..self.chain.members().len())
+            .filter(|&index| self.step == Step::Done && self.is_stale(index))
+            .map(|index| Arc::clone(&self.chain.members()[index].name));
+        let unsettled = unsettled.collect();
+        Decision::new(self.review, self.spec, self.parts, unsettled)
+    }
+
+    /// The calls to the members of a range that take part in this run and see this review.
+    fn asks(&mut self, members: std::ops::Range<usize>, phase: Phase) -> Vec<Ask<'c, P>> {
+        let mut asks = Vec::new();
+        for index in members {
+            let member = &self.chain.members()[index];
+            let takes_part = member.mode == self.mode && member.phases.contains(phase);
+            if !takes_part || !member.scope.covers(&self.review) {
+                continue;
+            }
+            match self.chain.exemption(member, &self.review) {
+                None => asks.push(self.ask(index, phase)),
+                Some(exemption) => self
+                    .parts
+                    .push(exempt(index, member, phase, &exemption.reason)),
+            }
+        }
+        asks
+    }
+
+    fn ask(&self, index: usize, phase: Phase) -> Ask<'c, P> {
+        let call = Call {
+            review: Arc::clone(&self.review),
+            spec: Arc::clone(&self.spec),
+            phase,
+        };
+        Ask {
+            member: &self.chain.members()[index],
+            call,
+            index,
+        }
+    }
+
+    /// Whether a member that wants to be called again has not seen the spec as it is now.
+    fn is_stale(&self, index: usize) -> bool {
+        let wants = self.chain.members()[index].reinvocation == Reinvocation::IfNeeded;
+        wants
+            && self.left[index]
+                .as_ref()
+                .is_some_and(|left| !Arc::ptr_eq(left, &self.spec))
+    }
+
+    /// The spec with a verdict's patch applied, or nothing when that changes nothing.
+    fn accept(
+        &self,
+        member: &Member<P>,
+        phase: Phase,
+        verdict: &Verdict,
+    ) -> Result<Option<Value>, Fault> {
+        if verdict.patch.is_empty() {
+            return Ok(None);
+        }
+        if phase == Phase::Validating {
+            let message = "it answered with a patch, which the validating phase does not take";
+            return Err(Fault::new(FaultKind::PatchNotAllowed, message));
+        }
+        let after = patch::apply(&self.spec, &verdict.patch).map_err(|why| {
+            Fault::new(
+                FaultKind::PatchApply,
+                format!("its patch does not apply to the spec: {why}"),
+            )
+        })?;
+        if after == *self.spec {
+            return Ok(None);
+        }
+        if let Some(path) = protected::changed(&self.spec, &after, &member.may_patch) {
+            let message =
+                format!("its patch changes {path}, which is protected (`mayPatch` grants it)");
+            return Err(Fault::new(FaultKind::Protected, message));
+        }
+        self.check_schema(&verdict.patch, &after)?;
+        Ok(Some(after))
+    }
+
+    /// Holds a changed spec against the models of the dstack version that the original spec fits.
+    fn check_schema(&self, patch: &[PatchOperation], after: &Value) -> Result<(), Fault> {
+        let Some(schemas) = self.chain.schemas() else {
+            return Ok(());
+        };
+        let original = self.review.spec.value();
+        let fit = self
+            .fit
+            .get_or_init(|| schemas.version_fitting(self.review.kind, original));
+        let Some(fit) = *fit else { return Ok(()) };
+        let touched: Vec<&str> = patch
+            .iter()
+            .flat_map(patch::written)
+            .map(|path| path.as_str())
+            .collect();
+        let violations = schemas.violations(fit, &self.spec, after, &touched);
+        if violations.is_empty() {
+            return Ok(());
+        }
+        let listed: Vec<String> = violations.iter().map(ToString::to_string).collect();
+        let message = format!(
+            "after its patch dstack would refuse the spec: {}",
+            listed.join("; ")
+        );
+        Err(Fault::new(FaultKind::Schema, message).with_detail(format!("dstack {}", fit.version())))
+    }
+
+    /// Makes the changes of one round the spec that the next round sees.
+    fn take_changes(&mut self, mut changes: Vec<Change>, on_conflict: OnConflict) {
+        if changes.len() < 2 {
+            if let Some(only) = changes.pop() {
+                self.spec = Arc::new(only.after);
+            }
+            return;
+        }
+        let parts: Vec<usize> = changes.iter().map(|change| change.part).collect();
+        let contribution = |change: Change| {
+            Contribution::new(&self.spec, &self.parts[change.part].patch, change.after)
+        };
+        let contributions: Vec<_> = changes.into_iter().map(contribution).collect();
+        if on_conflict == OnConflict::LastWins || self.mode == Mode::Monitor {
+            self.spec = Arc::new(merge::last_wins(&self.spec, &contributions));
+            return;
+        }
+        match merge::merge(&self.spec, &contributions) {
+            Ok(merged) => self.spec = Arc::new(merged),
+            Err(conflict) => {
+                let with = Arc::clone(&self.parts[parts[conflict.first]].plugin);
+                let later = &mut self.parts[parts[conflict.second]];
+                later.result = PartResult::Conflict {
+                    with,
+                    path: conflict.path,
+                };
+            }
+        }
+    }
+}
+
+/// What one part of a round makes of the spec.
+struct Change {
+    part: usize,
+    after: Value,
+}
+
+fn failed<P>(member: &Member<P>, fault: Fault) -> PartResult {
+    match member.failure_policy {
+        FailurePolicy::Fail => PartResult::Failed(fault),
+        FailurePolicy::Ignore => PartResult::FailedOpen(fault),
+    }
+}
+
+fn exempt<P>(index: usize, member: &Member<P>, phase: Phase, reason: &Arc<str>) -> Part {
+    Part {
+        member: index,
+        plugin: Arc::clone(&member.name),
+        phase,
+        reinvoked: false,
+        took: Duration::ZERO,
+        result: PartResult::Exempt(Arc::clone(reason)),
+        patch: Vec::new(),
+        warnings: Vec::new(),
+        annotations: Vec::new(),
+    }
+}

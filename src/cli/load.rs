@@ -1,0 +1,74 @@
+//! Loading a configuration, from a file or the embedded default.
+
+use std::env;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use sha1::{Digest, Sha1};
+
+use crate::admission::schema::SpecSchemas;
+use crate::config::resolve::{self, Settings};
+use crate::config::{self, Problems};
+
+const DEFAULT: &str = include_str!("../config/default.yaml");
+const DEFAULT_NAME: &str = "embedded default";
+
+/// Loads the configuration at `path`, or the embedded default. Its chain checks specs against
+/// `schemas`. Blocks.
+///
+/// # Errors
+/// Everything that is wrong with it.
+pub fn load(path: Option<&Path>, schemas: &Arc<SpecSchemas>) -> Result<Settings, Problems> {
+    let parsed = match path {
+        Some(path) => config::read(path),
+        None => config::parse(DEFAULT, DEFAULT_NAME),
+    };
+    let mut settings = parsed.then(|loaded| resolve::resolve(loaded, SystemTime::now()))?;
+    settings.chain.check_specs(Arc::clone(schemas));
+    match path {
+        Some(path) => settings.inputs.push(path.to_owned()),
+        None => settings.state_dir = default_state_dir(settings.state_dir),
+    }
+    Ok(settings)
+}
+
+/// Tells one state of the files at `paths` from another by their content, so that a swapped symlink
+/// counts and a touched file does not. Blocks.
+pub fn fingerprint(paths: &[PathBuf]) -> [u8; 20] {
+    let mut digest = Sha1::new();
+    for path in paths {
+        match fs::read(path) {
+            Ok(content) => {
+                digest.update([1]);
+                digest.update((content.len() as u64).to_be_bytes());
+                digest.update(content);
+            }
+            Err(_) => digest.update([0]),
+        }
+    }
+    digest.finalize().into()
+}
+
+/// Without a configuration there may be nobody who prepared the system's directory: then the
+/// user's own is taken (XDG base directories).
+fn default_state_dir(system: PathBuf) -> PathBuf {
+    if fs::create_dir_all(&system).is_ok() && is_writable(&system) {
+        return system;
+    }
+    let state = env::var_os("XDG_STATE_HOME")
+        .filter(|path| !path.is_empty())
+        .map(PathBuf::from);
+    let home = || env::var_os("HOME").map(|home| PathBuf::from(home).join(".local/state"));
+    state
+        .or_else(home)
+        .map_or(system, |state| state.join("dstack-admission"))
+}
+
+fn is_writable(directory: &Path) -> bool {
+    let probe = directory.join(".write-test");
+    let written = fs::write(&probe, b"").is_ok();
+    let _ = fs::remove_file(probe);
+    written
+}

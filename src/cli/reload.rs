@@ -1,0 +1,110 @@
+//! Reloading: the configuration and every file it names are read again when they change or on
+//! SIGHUP. A configuration that does not load leaves the last good one in force.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use tokio::signal::unix::Signal;
+
+use super::load::{fingerprint, load};
+use super::serve::{Bound, go_live};
+use crate::admission::schema::SpecSchemas;
+use crate::server::Shared;
+
+/// Files are looked at this often, by content: a watch on a file misses the symlink swaps of
+/// ConfigMaps, and some file systems tell nothing.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
+/// Made certificates are renewed and mended this often.
+const RENEW_EVERY: Duration = Duration::from_secs(3600);
+
+/// What is watched.
+pub(super) struct Watch {
+    pub config: Option<PathBuf>,
+    pub inputs: Vec<PathBuf>,
+    pub schemas: Arc<SpecSchemas>,
+    pub bound: Bound,
+}
+
+impl Watch {
+    /// Watches for as long as the process serves.
+    pub async fn run(mut self, shared: Arc<Shared>, mut hangup: Signal) {
+        let mut known = self.fingerprint().await;
+        let mut look = tokio::time::interval(LOOK_EVERY);
+        let mut renew = tokio::time::interval(RENEW_EVERY);
+        renew.tick().await;
+        loop {
+            let forced = tokio::select! {
+                _ = look.tick() => false,
+                _ = renew.tick() => true,
+                _ = hangup.recv() => true,
+            };
+            let found = self.fingerprint().await;
+            if !forced && found == known {
+                continue;
+            }
+            let inputs = self.inputs.clone();
+            self.reload(&shared).await;
+            // Taken before the reload, so that a change during it is seen at the next look.
+            known = if inputs == self.inputs {
+                found
+            } else {
+                self.fingerprint().await
+            };
+        }
+    }
+
+    async fn fingerprint(&self) -> Option<[u8; 20]> {
+        let inputs = self.inputs.clone();
+        tokio::task::spawn_blocking(move || fingerprint(&inputs))
+            .await
+            .ok()
+    }
+
+    async fn reload(&mut self, shared: &Arc<Shared>) {
+        let (config, schemas, bound) = (self.config.clone(), Arc::clone(&self.schemas), self.bound);
+        let into = Arc::clone(shared);
+        let reloaded =
+            tokio::task::spawn_blocking(move || reload(config.as_deref(), &schemas, bound, &into))
+                .await;
+        match reloaded.unwrap_or_else(|panic| Err(panic.to_string())) {
+            Ok(inputs) => self.inputs = inputs,
+            Err(why) => {
+                shared.metrics.reload_failed();
+                tracing::error!(
+                    "the configuration was not reloaded, the last good one stays in force: {why}"
+                );
+            }
+        }
+    }
+}
+
+/// Loads the configuration and puts it in force. Returns the files that it depends on.
+fn reload(
+    config: Option<&Path>,
+    schemas: &Arc<SpecSchemas>,
+    bound: Bound,
+    shared: &Shared,
+) -> Result<Vec<PathBuf>, String> {
+    let settings = load(config, schemas).map_err(|problems| problems.to_string())?;
+    for warning in &settings.warnings {
+        tracing::warn!("{warning}");
+    }
+    if (Bound {
+        listen: settings.listen,
+        admin: settings.admin,
+    }) != bound
+    {
+        tracing::warn!("`listen` and `admin` take effect at the next start");
+    }
+    if settings.limits != *shared.limits() {
+        tracing::warn!("`limits` take effect at the next start");
+    }
+    let inputs = settings.inputs.clone();
+    let in_force = go_live(settings, &shared.metrics).map_err(|error| format!("{error:#}"))?;
+    let hash = in_force.live.hash.clone();
+    shared.live.store(Arc::new(in_force.live));
+    shared.metrics.reloaded(&hash, SystemTime::now());
+    tracing::info!(hash, "the configuration was reloaded");
+    Ok(inputs)
+}

@@ -1,0 +1,32 @@
+//! What holds where the file says nothing. The schema shows these values, resolving uses them.
+
+use std::time::Duration;
+
+use super::units::{ByteCount, Period};
+
+pub const LISTEN: &str = "127.0.0.1:8443";
+pub const ADMIN: &str = "127.0.0.1:9443";
+pub const STATE_DIR: &str = "/var/lib/dstack-admission";
+
+/// For the whole chain. The dstack server waits 8 s for bytes.
+pub const DEADLINE: Period = seconds(5);
+/// For one plugin, cut to what is left of the deadline.
+pub const TIMEOUT: Period = seconds(2);
+
+pub const BODY_BYTES: ByteCount = ByteCount(8 << 20);
+pub const IN_FLIGHT: u32 = 256;
+pub const IN_FLIGHT_WAIT: Period = seconds(1);
+pub const CONNECTIONS: u32 = 1024;
+pub const HANDSHAKE_TIMEOUT: Period = seconds(10);
+pub const HEADER_TIMEOUT: Period = seconds(10);
+pub const BODY_TIMEOUT: Period = seconds(10);
+/// Below the 30 s that Kubernetes gives a pod between SIGTERM and SIGKILL.
+pub const GRACE_PERIOD: Period = seconds(25);
+
+pub const MAX_RESPONSE_BYTES: ByteCount = ByteCount(8 << 20);
+pub const BREAKER_FAILURES: u32 = 5;
+pub const BREAKER_OPEN_FOR: Period = seconds(10);
+
+const fn seconds(seconds: u64) -> Period {
+    Period(Duration::from_secs(seconds))
+}

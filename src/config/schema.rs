@@ -1,0 +1,113 @@
+//! The JSON Schema of the configuration file, made from its types.
+
+use schemars::Schema;
+use schemars::generate::SchemaSettings;
+use schemars::transform::{RecursiveTransform, Transform};
+use serde_json::Value;
+
+use super::file::AdmissionConfiguration;
+
+/// The JSON Schema (2020-12) of the configuration file, for editors and for our own validation.
+pub fn schema() -> Value {
+    let mut schema = SchemaSettings::draft2020_12()
+        .into_generator()
+        .into_root_schema_for::<AdmissionConfiguration>();
+    RecursiveTransform(without_null).transform(&mut schema);
+    schema.to_value()
+}
+
+/// Takes `null` out of what an `Option` may be: a key is given or left out, and an editor need not
+/// offer a third way.
+fn without_null(schema: &mut Schema) {
+    let Some(keywords) = schema.as_object_mut() else {
+        return;
+    };
+    if let Some(Value::Array(types)) = keywords.get_mut("type") {
+        types.retain(|name| name != "null");
+        if let [only] = types.as_slice() {
+            let only = only.clone();
+            keywords.insert("type".to_owned(), only);
+        }
+    }
+    if let Some(Value::Array(values)) = keywords.get_mut("enum") {
+        values.retain(|value| !value.is_null());
+    }
+    let is_null = |schema: &Value| schema.get("type").is_some_and(|name| name == "null");
+    if let Some(Value::Array(branches)) = keywords.get_mut("anyOf") {
+        branches.retain(|branch| !is_null(branch));
+        if let [Value::Object(only)] = branches.as_slice() {
+            let only = only.clone();
+            keywords.remove("anyOf");
+            keywords.extend(only);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every schema below `schema`, with its place.
+    fn each<'s>(schema: &'s Value, at: &str, visit: &mut impl FnMut(&str, &'s Value)) {
+        visit(at, schema);
+        match schema {
+            Value::Object(members) => {
+                for (key, value) in members {
+                    each(value, &format!("{at}/{key}"), visit);
+                }
+            }
+            Value::Array(items) => items.iter().for_each(|item| each(item, at, visit)),
+            _ => {}
+        }
+    }
+
+    #[test]
+    fn every_key_has_a_description() {
+        let schema = schema();
+        let mut keys = 0;
+        each(&schema, "", &mut |at, schema| {
+            if let (true, Value::Object(properties)) = (at.ends_with("/properties"), schema) {
+                for (key, schema) in properties {
+                    let description = schema.get("description").and_then(Value::as_str);
+                    assert!(
+                        description.is_some_and(|text| text.ends_with('.')),
+                        "{at}/{key}"
+                    );
+                    keys += 1;
+                }
+            }
+        });
+        assert!(keys > 80, "{keys}");
+    }
+
+    #[test]
+    fn unknown_keys_are_refused_everywhere_but_in_parameters() {
+        let schema = schema();
+        each(&schema, "", &mut |at, schema| {
+            if schema.get("type").is_some_and(|name| name == "object") {
+                let open = schema.get("additionalProperties") != Some(&Value::Bool(false));
+                assert_eq!(open, at.ends_with("/with"), "{at}");
+            }
+        });
+    }
+
+    #[test]
+    fn null_is_no_value_that_an_editor_offers() {
+        assert!(!schema().to_string().contains("\"null\""));
+    }
+
+    #[test]
+    fn each_default_and_example_fits_its_own_schema() {
+        let root = schema();
+        each(&root, "", &mut |at, schema| {
+            let examples = schema.get("examples").and_then(Value::as_array);
+            let values = examples.into_iter().flatten().chain(schema.get("default"));
+            for value in values {
+                let mut alone = schema.clone();
+                alone["$defs"] = root["$defs"].clone();
+                let validator = jsonschema::validator_for(&alone).unwrap();
+                assert!(validator.is_valid(value), "{at}: {value}");
+            }
+        });
+    }
+}

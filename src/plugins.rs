@@ -1,0 +1,55 @@
+//! What a plugin is: one of the kinds, and one call.
+
+pub mod breaker;
+pub mod cel;
+pub mod http;
+pub mod rest;
+pub mod webhook;
+
+use crate::admission::verdict::{Budget, Call, Outcome};
+
+/// A plugin, ready to be called by many reviews at once.
+pub struct Plugin {
+    /// The `match.conditions`. They are asked first, in every phase.
+    pub conditions: cel::Conditions,
+    pub backend: Backend,
+}
+
+pub enum Backend {
+    Cel(cel::Policy),
+    Webhook(webhook::Webhook),
+    Rest(rest::Rest),
+}
+
+impl Plugin {
+    /// Asks this plugin. Every way of failing is an outcome.
+    pub async fn call(&self, call: &Call, budget: Budget) -> Outcome {
+        match self.conditions.evaluate(call) {
+            Ok(None) => {}
+            Ok(Some(condition)) => return Outcome::Skipped(condition),
+            Err(fault) => return Outcome::Fault(fault),
+        }
+        let verdict = match &self.backend {
+            Backend::Cel(policy) => return policy.evaluate(call),
+            Backend::Webhook(webhook) => webhook.call(call, budget).await,
+            Backend::Rest(rest) => rest.call(call, budget).await,
+        };
+        verdict.map_or_else(Outcome::Fault, Outcome::Verdict)
+    }
+}
+
+impl Backend {
+    /// The kind's key in the configuration.
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Backend::Cel(_) => "cel",
+            Backend::Webhook(_) => "webhook",
+            Backend::Rest(_) => "rest",
+        }
+    }
+
+    /// Whether calls leave this process.
+    pub fn is_remote(&self) -> bool {
+        !matches!(self, Backend::Cel(_))
+    }
+}

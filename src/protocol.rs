@@ -1,0 +1,4 @@
+//! Wire formats, and nothing but: bytes to values and back. Nothing here opens a connection.
+
+pub mod admission_review;
+pub mod dstack;

@@ -1,0 +1,444 @@
+//! `admission.k8s.io/v1` AdmissionReview, as the Kubernetes API server sends it and as it judges
+//! what comes back (apiserver `plugin/webhook/request`, `VerifyAdmissionResponse`).
+
+use std::collections::BTreeMap;
+
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use json_patch::PatchOperation;
+use json_patch::jsonptr::Pointer;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use crate::admission::review::Review;
+use crate::admission::verdict::{Denial, Fault, FaultKind, Phase, Verdict};
+
+const API_VERSION: &str = "admission.k8s.io/v1";
+const GROUP: &str = "dstack.ai";
+const VERSION: &str = "v1";
+
+/// How much of a webhook's warnings is kept, as in the API server: characters of one, and of all.
+const WARNING_LENGTH: usize = 256;
+const WARNINGS_LENGTH: usize = 4096;
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct ReviewBody<'r> {
+    api_version: &'static str,
+    kind: &'static str,
+    request: RequestBody<'r>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct RequestBody<'r> {
+    uid: &'r str,
+    kind: GroupKind,
+    resource: GroupResource,
+    request_kind: GroupKind,
+    request_resource: GroupResource,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name: Option<&'r str>,
+    namespace: &'r str,
+    operation: &'static str,
+    user_info: UserInfo<'r>,
+    object: Object<'r>,
+    old_object: Option<()>,
+    dry_run: bool,
+    options: TypeMeta,
+}
+
+#[derive(Serialize)]
+struct GroupKind {
+    group: &'static str,
+    version: &'static str,
+    kind: &'static str,
+}
+
+#[derive(Serialize)]
+struct GroupResource {
+    group: &'static str,
+    version: &'static str,
+    resource: &'static str,
+}
+
+#[derive(Serialize)]
+struct UserInfo<'r> {
+    username: &'r str,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct TypeMeta {
+    api_version: &'static str,
+    kind: &'static str,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Object<'r> {
+    api_version: &'static str,
+    kind: &'static str,
+    metadata: Metadata<'r>,
+    spec: &'r RawValue,
+}
+
+#[derive(Serialize)]
+struct Metadata<'r> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name: Option<&'r str>,
+    namespace: &'r str,
+}
+
+/// Writes the request for one call. `spec` is the spec's text as the plugin shall see it.
+///
+/// # Errors
+/// When `spec` is no JSON.
+pub fn encode_request(
+    review: &Review,
+    uid: &str,
+    spec: &[u8],
+) -> Result<Vec<u8>, serde_json::Error> {
+    let kind = || GroupKind {
+        group: GROUP,
+        version: VERSION,
+        kind: review.kind.kubernetes(),
+    };
+    let resource = || GroupResource {
+        group: GROUP,
+        version: VERSION,
+        resource: review.kind.resource(),
+    };
+    let name = review.name();
+    serde_json::to_vec(&ReviewBody {
+        api_version: API_VERSION,
+        kind: "AdmissionReview",
+        request: RequestBody {
+            uid,
+            kind: kind(),
+            resource: resource(),
+            request_kind: kind(),
+            request_resource: resource(),
+            name,
+            namespace: &review.project,
+            operation: "CREATE",
+            user_info: UserInfo {
+                username: &review.user,
+            },
+            object: Object {
+                api_version: "dstack.ai/v1",
+                kind: review.kind.kubernetes(),
+                metadata: Metadata {
+                    name,
+                    namespace: &review.project,
+                },
+                spec: serde_json::from_slice(spec)?,
+            },
+            old_object: None,
+            dry_run: false,
+            options: TypeMeta {
+                api_version: "meta.k8s.io/v1",
+                kind: "CreateOptions",
+            },
+        },
+    })
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct ReviewAnswer {
+    api_version: Option<String>,
+    kind: Option<String>,
+    response: Option<Response>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Response {
+    #[serde(default)]
+    uid: String,
+    allowed: bool,
+    patch: Option<String>,
+    patch_type: Option<String>,
+    status: Option<Status>,
+    #[serde(default)]
+    warnings: Option<Vec<String>>,
+    #[serde(default)]
+    audit_annotations: Option<BTreeMap<String, String>>,
+}
+
+#[derive(Deserialize)]
+struct Status {
+    message: Option<String>,
+    reason: Option<String>,
+}
+
+/// Reads the answer to the request of `uid`.
+///
+/// # Errors
+/// Whatever the API server would not accept from a webhook, and a patch outside of `/spec`.
+pub fn decode_response(body: &[u8], uid: &str, phase: Phase) -> Result<Verdict, Fault> {
+    let undecodable = |what: String| {
+        let message = "its answer is not an AdmissionReview that can be read";
+        Fault::new(FaultKind::Undecodable, format!("{message}: {what}"))
+    };
+    let answer: ReviewAnswer =
+        serde_json::from_slice(body).map_err(|e| undecodable(e.to_string()))?;
+    if answer.api_version.as_deref() != Some(API_VERSION)
+        || answer.kind.as_deref() != Some("AdmissionReview")
+    {
+        return Err(undecodable(format!(
+            "it wants apiVersion {API_VERSION} and kind AdmissionReview"
+        )));
+    }
+    let response = answer
+        .response
+        .ok_or_else(|| undecodable("it has no `response`".to_owned()))?;
+    if response.uid != uid {
+        let message = "its answer is to another request (the uid differs)";
+        return Err(Fault::new(FaultKind::WrongUid, message)
+            .with_detail(format!("asked {uid}, answered `{}`", response.uid)));
+    }
+    let patch = response.patch(phase)?;
+    let denials = if response.allowed {
+        Vec::new()
+    } else {
+        vec![denial(response.status)]
+    };
+    Ok(Verdict {
+        patch: if denials.is_empty() {
+            patch
+        } else {
+            Vec::new()
+        },
+        denials,
+        warnings: shortened(response.warnings.unwrap_or_default()),
+        annotations: response
+            .audit_annotations
+            .unwrap_or_default()
+            .into_iter()
+            .collect(),
+    })
+}
+
+impl Response {
+    fn patch(&self, phase: Phase) -> Result<Vec<PatchOperation>, Fault> {
+        let fault = |kind, message: String| Fault::new(kind, message);
+        let patch = self.patch.as_deref().unwrap_or_default();
+        let patch_type = self.patch_type.as_deref();
+        if phase == Phase::Validating && (!patch.is_empty() || patch_type.is_some()) {
+            let message = "it answered with a patch, which the validating phase does not take";
+            return Err(fault(FaultKind::PatchNotAllowed, message.to_owned()));
+        }
+        match patch_type {
+            None if patch.is_empty() => return Ok(Vec::new()),
+            None => {
+                return Err(fault(
+                    FaultKind::PatchType,
+                    "its patch has no patchType".to_owned(),
+                ));
+            }
+            Some("JSONPatch") if patch.is_empty() => {
+                return Err(fault(
+                    FaultKind::PatchType,
+                    "it says patchType but sends no patch".to_owned(),
+                ));
+            }
+            Some("JSONPatch") => {}
+            Some(other) => {
+                let message = format!("its patchType is `{other}`; only JSONPatch is known");
+                return Err(fault(FaultKind::PatchType, message));
+            }
+        }
+        let unreadable = |why: String| {
+            fault(
+                FaultKind::Undecodable,
+                format!("its patch cannot be read as a JSON Patch: {why}"),
+            )
+        };
+        let json = BASE64_STANDARD
+            .decode(patch)
+            .map_err(|e| unreadable(format!("not base64: {e}")))?;
+        let operations: Vec<PatchOperation> =
+            serde_json::from_slice(&json).map_err(|e| unreadable(e.to_string()))?;
+        operations.into_iter().map(below_spec).collect()
+    }
+}
+
+/// The same operation on the spec alone instead of the object around it.
+fn below_spec(mut operation: PatchOperation) -> Result<PatchOperation, Fault> {
+    let stripped = |path: &Pointer| {
+        let spec = path.first().is_some_and(|token| token.encoded() == "spec");
+        let below = path.split_front().map(|(_, below)| below.to_buf());
+        below.filter(|_| spec).ok_or_else(|| {
+            let message =
+                format!("its patch changes `{path}`; only what is below /spec can be changed");
+            Fault::new(FaultKind::PatchApply, message)
+        })
+    };
+    match &mut operation {
+        PatchOperation::Add(op) => op.path = stripped(&op.path)?,
+        PatchOperation::Remove(op) => op.path = stripped(&op.path)?,
+        PatchOperation::Replace(op) => op.path = stripped(&op.path)?,
+        PatchOperation::Test(op) => op.path = stripped(&op.path)?,
+        PatchOperation::Move(op) => (op.from, op.path) = (stripped(&op.from)?, stripped(&op.path)?),
+        PatchOperation::Copy(op) => (op.from, op.path) = (stripped(&op.from)?, stripped(&op.path)?),
+    }
+    Ok(operation)
+}
+
+/// The API server's choice of words: the status's message, else its reason.
+fn denial(status: Option<Status>) -> Denial {
+    let (message, reason) = status.map_or((None, None), |status| (status.message, status.reason));
+    let given = |text: &Option<String>| text.clone().filter(|text| !text.trim().is_empty());
+    let words = given(&message).or_else(|| given(&reason));
+    Denial {
+        message: words.unwrap_or_else(|| "denied without explanation".to_owned()),
+        reason: given(&reason),
+    }
+}
+
+fn shortened(warnings: Vec<String>) -> Vec<String> {
+    let mut left = WARNINGS_LENGTH;
+    let mut kept = Vec::with_capacity(warnings.len());
+    for warning in warnings {
+        let short: String = warning.chars().take(WARNING_LENGTH.min(left)).collect();
+        left -= short.chars().count();
+        if !short.is_empty() {
+            kept.push(short);
+        }
+    }
+    kept
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::SystemTime;
+
+    use bytes::Bytes;
+    use rstest::rstest;
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::admission::review::{Kind, Spec};
+
+    fn answer(response: Value) -> Vec<u8> {
+        json!({"apiVersion": API_VERSION, "kind": "AdmissionReview", "response": response})
+            .to_string()
+            .into()
+    }
+
+    fn patch(operations: Value) -> String {
+        BASE64_STANDARD.encode(operations.to_string())
+    }
+
+    #[test]
+    fn a_request_is_what_the_api_server_would_send() {
+        let text = r#"{"run_name":"r1","n":1.0}"#;
+        let review = Review {
+            id: "01J".into(),
+            kind: Kind::Run,
+            user: "alice".into(),
+            project: "main".into(),
+            received: SystemTime::UNIX_EPOCH,
+            headers: vec![],
+            spec: Spec::parse(Bytes::from_static(text.as_bytes())).unwrap(),
+        };
+        let body: Value =
+            serde_json::from_slice(&encode_request(&review, "u-1", text.as_bytes()).unwrap())
+                .unwrap();
+        let resource = json!({"group": "dstack.ai", "version": "v1", "resource": "runs"});
+        let kind = json!({"group": "dstack.ai", "version": "v1", "kind": "Run"});
+        let expected = json!({
+            "apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview",
+            "request": {
+                "uid": "u-1", "kind": kind, "resource": resource, "requestKind": kind, "requestResource": resource,
+                "name": "r1", "namespace": "main", "operation": "CREATE", "userInfo": {"username": "alice"},
+                "object": {"apiVersion": "dstack.ai/v1", "kind": "Run",
+                           "metadata": {"name": "r1", "namespace": "main"}, "spec": {"run_name": "r1", "n": 1.0}},
+                "oldObject": null, "dryRun": false,
+                "options": {"apiVersion": "meta.k8s.io/v1", "kind": "CreateOptions"},
+            }
+        });
+        assert_eq!(body, expected);
+    }
+
+    #[test]
+    fn an_allowing_answer_brings_its_patch_warnings_and_annotations() {
+        let body = answer(json!({
+            "uid": "u", "allowed": true, "patchType": "JSONPatch",
+            "patch": patch(json!([{"op": "move", "from": "/spec/a", "path": "/spec/b"}])),
+            "warnings": ["w"], "auditAnnotations": {"k": "v"},
+        }));
+        let verdict = decode_response(&body, "u", Phase::Mutating).unwrap();
+        let operations = serde_json::to_value(&verdict.patch).unwrap();
+        assert_eq!(
+            operations,
+            json!([{"op": "move", "from": "/a", "path": "/b"}])
+        );
+        assert_eq!(verdict.warnings, ["w"]);
+        assert_eq!(verdict.annotations, [("k".to_owned(), "v".to_owned())]);
+        assert!(verdict.denials.is_empty());
+    }
+
+    #[rstest]
+    #[case::message(json!({"message": "no", "reason": "Forbidden"}), "no")]
+    #[case::reason(json!({"reason": "Forbidden"}), "Forbidden")]
+    #[case::nothing(json!(null), "denied without explanation")]
+    fn a_denying_answer_says_why(#[case] status: Value, #[case] words: &str) {
+        let body = answer(json!({"uid": "u", "allowed": false, "status": status}));
+        let verdict = decode_response(&body, "u", Phase::Mutating).unwrap();
+        assert_eq!(verdict.denials[0].message, words);
+    }
+
+    #[rstest]
+    #[case::other_uid(json!({"uid": "x", "allowed": true}), FaultKind::WrongUid)]
+    #[case::no_uid(json!({"allowed": true}), FaultKind::WrongUid)]
+    #[case::no_verdict(json!({"uid": "u"}), FaultKind::Undecodable)]
+    #[case::patch_without_type(json!({"uid": "u", "allowed": true, "patch": "W10="}), FaultKind::PatchType)]
+    #[case::type_without_patch(json!({"uid": "u", "allowed": true, "patchType": "JSONPatch"}), FaultKind::PatchType)]
+    #[case::merge_patch(json!({"uid": "u", "allowed": true, "patchType": "MergePatch", "patch": "e30="}), FaultKind::PatchType)]
+    #[case::no_base64(json!({"uid": "u", "allowed": true, "patchType": "JSONPatch", "patch": "%%"}), FaultKind::Undecodable)]
+    #[case::no_operations(json!({"uid": "u", "allowed": true, "patchType": "JSONPatch", "patch": "e30="}), FaultKind::Undecodable)]
+    #[case::outside_spec(
+        json!({"uid": "u", "allowed": true, "patchType": "JSONPatch",
+               "patch": patch(json!([{"op": "add", "path": "/metadata/labels", "value": {}}]))}),
+        FaultKind::PatchApply
+    )]
+    #[case::beside_spec(
+        json!({"uid": "u", "allowed": true, "patchType": "JSONPatch",
+               "patch": patch(json!([{"op": "add", "path": "/specific", "value": {}}]))}),
+        FaultKind::PatchApply
+    )]
+    fn what_the_api_server_refuses_is_a_fault(#[case] response: Value, #[case] kind: FaultKind) {
+        assert_eq!(
+            decode_response(&answer(response), "u", Phase::Mutating)
+                .unwrap_err()
+                .kind,
+            kind
+        );
+    }
+
+    #[test]
+    fn a_validating_webhook_may_not_patch() {
+        let body =
+            answer(json!({"uid": "u", "allowed": true, "patchType": "JSONPatch", "patch": "W10="}));
+        let fault = decode_response(&body, "u", Phase::Validating).unwrap_err();
+        assert_eq!(fault.kind, FaultKind::PatchNotAllowed);
+    }
+
+    #[rstest]
+    #[case(json!({"apiVersion": "admission.k8s.io/v1beta1", "kind": "AdmissionReview", "response": {"uid": "u", "allowed": true}}))]
+    #[case(json!({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview"}))]
+    #[case(json!([]))]
+    fn another_document_is_undecodable(#[case] body: Value) {
+        let fault = decode_response(body.to_string().as_bytes(), "u", Phase::Mutating).unwrap_err();
+        assert_eq!(fault.kind, FaultKind::Undecodable);
+    }
+
+    #[test]
+    fn warnings_are_cut_as_the_api_server_cuts_them() {
+        let kept = shortened(vec!["x".repeat(300); 20]);
+        assert_eq!((kept.len(), kept[0].len()), (16, 256));
+    }
+}

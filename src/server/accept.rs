@@ -1,0 +1,321 @@
+//! Connections to the review port: accept, handshake, HTTP. Each is a task that ends with its
+//! connection; none can keep others out.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use hyper::server::conn::{http1, http2};
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::graceful::GracefulConnection;
+use rustls::ServerConfig;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+use tokio_util::sync::CancellationToken;
+
+use super::{Shared, handler};
+
+/// What a client that speaks plain HTTP to a TLS port reads.
+const PLAIN_HTTP_ANSWER: &[u8] = b"HTTP/1.1 400 Bad Request\r\nContent-Type: application/json\r\n\
+Content-Length: 64\r\nConnection: close\r\n\r\n{\"error\": \"this port speaks HTTPS; use https:// in the address\"}";
+
+/// How much a client that speaks plain HTTP may go on sending before it reads its answer.
+const READ_BEFORE_CLOSE: u64 = 64 * 1024;
+
+/// Serves connections until `stop`, then those that the kernel has accepted already.
+pub async fn serve(listener: TcpListener, shared: &Arc<Shared>, stop: CancellationToken) {
+    let places = Arc::new(Places::new(shared.limits.connections));
+    let mut backoff = Backoff::default();
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            () = stop.cancelled() => break,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok((stream, _)) => {
+                backoff = Backoff::default();
+                admit(shared, &places, stream, &stop);
+            }
+            Err(error) if is_of_one_connection(&error) => {}
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept connections; trying again");
+                shared
+                    .metrics
+                    .connection_error_total
+                    .with_label_values(&["accept"])
+                    .inc();
+                tokio::time::sleep(backoff.next()).await;
+            }
+        }
+    }
+    while let Some(Ok((stream, _))) = listener.accept().now_or_never() {
+        admit(shared, &places, stream, &stop);
+    }
+}
+
+fn admit(shared: &Arc<Shared>, places: &Arc<Places>, stream: TcpStream, stop: &CancellationToken) {
+    let Some(place) = places.take() else {
+        shared
+            .metrics
+            .connection_error_total
+            .with_label_values(&["too_many"])
+            .inc();
+        return;
+    };
+    let _ = stream.set_nodelay(true);
+    let (shared, stop) = (Arc::clone(shared), stop.clone());
+    shared.clone().tasks.spawn(async move {
+        shared.metrics.connections.inc();
+        let ended = connection(&shared, stream, &place, stop).await;
+        shared.metrics.connections.dec();
+        if let Err(reason) = ended {
+            shared
+                .metrics
+                .connection_error_total
+                .with_label_values(&[reason])
+                .inc();
+        }
+    });
+}
+
+/// One connection to its end. An error is a label for the metric.
+async fn connection(
+    shared: &Arc<Shared>,
+    stream: TcpStream,
+    place: &Place,
+    stop: CancellationToken,
+) -> Result<(), &'static str> {
+    let tls = shared.live.load().tls.clone();
+    let Some(tls) = tls else {
+        return http(shared, stream, false, place, stop).await;
+    };
+
+    let handshake = tokio::time::timeout(shared.limits.handshake_timeout, handshake(stream, tls));
+    let stream = tokio::select! {
+        () = place.evicted() => return Err("evicted"),
+        handshake = handshake => handshake.unwrap_or(Err("handshake_timeout"))?,
+    };
+    let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+    http(shared, stream, is_http2, place, stop).await
+}
+
+async fn handshake(
+    mut stream: TcpStream,
+    tls: Arc<ServerConfig>,
+) -> Result<TlsStream<TcpStream>, &'static str> {
+    let mut first = [0];
+    match stream.peek(&mut first).await {
+        Ok(1) if first[0].is_ascii_uppercase() => {
+            let _ = stream.write_all(PLAIN_HTTP_ANSWER).await;
+            let _ = stream.shutdown().await;
+            // What was sent is read, since closing on unread bytes would reset the answer away.
+            let _ =
+                tokio::io::copy(&mut stream.take(READ_BEFORE_CLOSE), &mut tokio::io::sink()).await;
+            Err("plain_http")
+        }
+        // Opened and closed again, as probes do.
+        Ok(0) => Err("closed"),
+        _ => TlsAcceptor::from(tls)
+            .accept(stream)
+            .await
+            .map_err(|error| {
+                tracing::debug!(%error, "TLS handshake failed");
+                "handshake"
+            }),
+    }
+}
+
+async fn http<S>(
+    shared: &Arc<Shared>,
+    stream: S,
+    is_http2: bool,
+    place: &Place,
+    stop: CancellationToken,
+) -> Result<(), &'static str>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let service = service_fn(|request| {
+        let busy = place.busy();
+        let answer = handler::answer(Arc::clone(shared), request);
+        async move {
+            let response = answer.await;
+            drop(busy);
+            Ok::<_, std::convert::Infallible>(response)
+        }
+    });
+    let io = TokioIo::new(stream);
+    let ended = if is_http2 {
+        let mut builder = http2::Builder::new(TokioExecutor::new());
+        builder
+            .timer(TokioTimer::new())
+            .keep_alive_interval(Some(shared.limits.header_timeout));
+        until_done(builder.serve_connection(io, service), place, stop).await
+    } else {
+        let mut builder = http1::Builder::new();
+        builder
+            .timer(TokioTimer::new())
+            .header_read_timeout(shared.limits.header_timeout);
+        until_done(builder.serve_connection(io, service), place, stop).await
+    };
+    match ended {
+        Err(error) if error.is_timeout() => Err("header_timeout"),
+        Err(error) if error.is_parse() => Err("bad_http"),
+        // Callers may hang up as they like; dstack does so without saying goodbye.
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
+/// Drives a connection to its end; told to go, it answers what it has begun.
+async fn until_done<C>(connection: C, place: &Place, stop: CancellationToken) -> hyper::Result<()>
+where
+    C: GracefulConnection<Error = hyper::Error>,
+{
+    let mut connection = std::pin::pin!(connection);
+    tokio::select! {
+        ended = connection.as_mut() => return ended,
+        () = place.evicted() => {}
+        () = stop.cancelled() => {}
+    }
+    connection.as_mut().graceful_shutdown();
+    connection.await
+}
+
+/// Whether an accept error is about the connection that was to be accepted, and no other.
+fn is_of_one_connection(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
+    matches!(
+        error.kind(),
+        ConnectionAborted | ConnectionRefused | ConnectionReset
+    )
+}
+
+#[derive(Default)]
+struct Backoff(u32);
+
+impl Backoff {
+    fn next(&mut self) -> Duration {
+        self.0 = (self.0 + 1).min(7);
+        Duration::from_millis(5 << self.0)
+    }
+}
+
+/// The places for connections. When all are taken, the oldest connection that has no request in
+/// hand makes room, so that a flood of idle ones keeps nobody out.
+struct Places {
+    limit: usize,
+    next: AtomicU64,
+    taken: Mutex<BTreeMap<u64, Arc<Occupant>>>,
+}
+
+#[derive(Default)]
+struct Occupant {
+    requests: AtomicUsize,
+    evicted: CancellationToken,
+}
+
+struct Place {
+    id: u64,
+    occupant: Arc<Occupant>,
+    places: Arc<Places>,
+}
+
+/// A request in hand.
+struct Busy(Arc<Occupant>);
+
+impl Places {
+    fn new(limit: usize) -> Self {
+        Self {
+            limit,
+            next: AtomicU64::new(0),
+            taken: Mutex::default(),
+        }
+    }
+
+    fn take(self: &Arc<Self>) -> Option<Place> {
+        let mut taken = self.taken();
+        if taken.len() >= self.limit {
+            let idle = taken
+                .iter()
+                .find(|(_, occupant)| occupant.requests.load(Ordering::Acquire) == 0);
+            let id = idle.map(|(id, _)| *id)?;
+            if let Some(occupant) = taken.remove(&id) {
+                occupant.evicted.cancel();
+            }
+        }
+        let id = self.next.fetch_add(1, Ordering::Relaxed);
+        let occupant = Arc::new(Occupant::default());
+        taken.insert(id, Arc::clone(&occupant));
+        Some(Place {
+            id,
+            occupant,
+            places: Arc::clone(self),
+        })
+    }
+
+    fn taken(&self) -> MutexGuard<'_, BTreeMap<u64, Arc<Occupant>>> {
+        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Place {
+    fn busy(&self) -> Busy {
+        self.occupant.requests.fetch_add(1, Ordering::AcqRel);
+        Busy(Arc::clone(&self.occupant))
+    }
+
+    async fn evicted(&self) {
+        self.occupant.evicted.cancelled().await;
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.places.taken().remove(&self.id);
+    }
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.0.requests.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_answer_to_plain_http_declares_its_length() {
+        let text = std::str::from_utf8(PLAIN_HTTP_ANSWER).unwrap();
+        let (head, body) = text.split_once("\r\n\r\n").unwrap();
+        assert!(
+            head.contains(&format!("Content-Length: {}\r\n", body.len())),
+            "{}",
+            body.len()
+        );
+    }
+
+    #[test]
+    fn the_oldest_idle_connection_makes_room() {
+        let places = Arc::new(Places::new(2));
+        let first = places.take().unwrap();
+        let second = places.take().unwrap();
+        let in_hand = first.busy();
+        let third = places.take().unwrap();
+        assert!(second.occupant.evicted.is_cancelled());
+        assert!(!first.occupant.evicted.is_cancelled());
+
+        let also_in_hand = third.busy();
+        assert!(places.take().is_none(), "all are busy");
+        drop((in_hand, also_in_hand));
+        assert!(places.take().is_some());
+    }
+}

@@ -1,0 +1,95 @@
+//! The admin port: `/metrics`, `/livez`, `/readyz` and `/configz` over plain HTTP. It shows no secret
+//! and decides nothing.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{CONTENT_TYPE, HeaderValue};
+use http::{Method, Request, Response, StatusCode};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use super::Shared;
+
+const TEXT: &str = "text/plain; charset=utf-8";
+/// Probes and scrapers are few and quick.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Serves until `stop`.
+pub async fn serve(listener: TcpListener, shared: Arc<Shared>, stop: CancellationToken) {
+    loop {
+        let accepted = tokio::select! {
+            () = stop.cancelled() => return,
+            accepted = listener.accept() => accepted,
+        };
+        let Ok((stream, _)) = accepted else {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            continue;
+        };
+        let (shared, stop) = (Arc::clone(&shared), stop.clone());
+        tokio::spawn(async move {
+            let service = service_fn(|request| {
+                std::future::ready(Ok::<_, Infallible>(answer(&shared, &request)))
+            });
+            let mut builder = http1::Builder::new();
+            builder
+                .timer(TokioTimer::new())
+                .header_read_timeout(HEADER_TIMEOUT);
+            tokio::select! {
+                _ = builder.serve_connection(TokioIo::new(stream), service) => {}
+                () = stop.cancelled() => {}
+            }
+        });
+    }
+}
+
+fn answer(shared: &Shared, request: &Request<Incoming>) -> Response<Full<Bytes>> {
+    if !matches!(*request.method(), Method::GET | Method::HEAD) {
+        return text(StatusCode::METHOD_NOT_ALLOWED, TEXT, "only GET\n");
+    }
+    match request.uri().path() {
+        "/livez" => text(StatusCode::OK, TEXT, "ok\n"),
+        "/readyz" => match shared.readiness.reasons().as_slice() {
+            [] => text(StatusCode::OK, TEXT, "ok\n"),
+            reasons => text(
+                StatusCode::SERVICE_UNAVAILABLE,
+                TEXT,
+                format!("not ready: {}\n", reasons.join(", ")),
+            ),
+        },
+        "/configz" => text(
+            StatusCode::OK,
+            "application/json",
+            shared.live.load().configz.clone(),
+        ),
+        "/metrics" => match shared.metrics.render() {
+            Ok((metrics, content_type)) => text(StatusCode::OK, &content_type, metrics),
+            Err(error) => text(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                TEXT,
+                format!("{error}\n"),
+            ),
+        },
+        _ => text(
+            StatusCode::NOT_FOUND,
+            TEXT,
+            "/metrics /livez /readyz /configz\n",
+        ),
+    }
+}
+
+fn text(status: StatusCode, content_type: &str, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(body.into()));
+    *response.status_mut() = status;
+    if let Ok(content_type) = HeaderValue::from_str(content_type) {
+        response.headers_mut().insert(CONTENT_TYPE, content_type);
+    }
+    response
+}

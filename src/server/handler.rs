@@ -1,0 +1,338 @@
+//! One request to the review port, from its headers to its answer.
+//!
+//! Whatever becomes of a review, its answer is HTTP 200 with `spec` and `error`, since the dstack
+//! server shows its user nothing else. Other statuses are for what is not a review.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use http::header::{ALLOW, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, WWW_AUTHENTICATE};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode};
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use hyper::body::Incoming;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::Instant;
+use ulid::Ulid;
+
+use super::auth::{Authenticated, Unauthenticated};
+use super::{Limits, Live, Shared};
+use crate::admission::chain::Mode;
+use crate::admission::decision::Decision;
+use crate::admission::review::{Kind, Review, Spec};
+use crate::admission::text;
+use crate::observe::record::{Record, Stage};
+use crate::protocol::dstack::{decode_request, encode_answer, kind_of_path};
+
+/// The response header that carries the decision's name.
+const DECISION_HEADER: HeaderName = HeaderName::from_static("x-dstack-admission-decision");
+
+/// Answers one request.
+pub async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> Response<Full<Bytes>> {
+    match review(&shared, request).await {
+        Ok(response) => response,
+        Err(not_a_review) => {
+            let code = not_a_review.status();
+            shared
+                .metrics
+                .http_error_total
+                .with_label_values(&[code.as_str()])
+                .inc();
+            tracing::info!(code = code.as_u16(), why = %not_a_review, "request refused");
+            not_a_review.into_response()
+        }
+    }
+}
+
+async fn review(
+    shared: &Arc<Shared>,
+    request: Request<Incoming>,
+) -> Result<Response<Full<Bytes>>, NotAReview> {
+    let live = shared.live.load_full();
+    let caller = live.auth.authenticate(request.headers())?;
+    let kind = route(&request, &live)?;
+    let headers = forwarded(request.headers(), &live.forward_headers);
+    let body = collect(request, &shared.limits).await?;
+    let started = Instant::now();
+    let review = decode(caller, kind, headers, &body)?;
+    Ok(respond(&decide(shared, live, review, started).await))
+}
+
+fn route(request: &Request<Incoming>, live: &Live) -> Result<Kind, NotAReview> {
+    let kind = kind_of_path(request.uri().path(), &live.path_prefix).ok_or(NotAReview::Path)?;
+    match *request.method() {
+        Method::POST => Ok(kind),
+        _ => Err(NotAReview::Method),
+    }
+}
+
+fn forwarded(headers: &HeaderMap, names: &[String]) -> Vec<(String, String)> {
+    let value = |name: &String| {
+        headers
+            .get(name)?
+            .to_str()
+            .ok()
+            .map(|value| (name.clone(), value.to_owned()))
+    };
+    names.iter().filter_map(value).collect()
+}
+
+async fn collect(request: Request<Incoming>, limits: &Limits) -> Result<Bytes, NotAReview> {
+    let declared = request
+        .headers()
+        .get(CONTENT_LENGTH)
+        .and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+    if declared.is_some_and(|length| length > limits.body_bytes as u64) {
+        return Err(NotAReview::TooLarge(limits.body_bytes));
+    }
+    let body = Limited::new(request.into_body(), limits.body_bytes).collect();
+    match tokio::time::timeout(limits.body_timeout, body).await {
+        Ok(Ok(collected)) => Ok(collected.to_bytes()),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => {
+            Err(NotAReview::TooLarge(limits.body_bytes))
+        }
+        Ok(Err(error)) => Err(NotAReview::BrokenOff(error.to_string())),
+        Err(_) => Err(NotAReview::Slow(limits.body_timeout)),
+    }
+}
+
+fn decode(
+    _caller: Authenticated,
+    kind: Kind,
+    headers: Vec<(String, String)>,
+    body: &Bytes,
+) -> Result<Arc<Review>, NotAReview> {
+    let request = decode_request(body).map_err(NotAReview::Body)?;
+    let spec = Spec::parse(request.spec).map_err(|e| NotAReview::Body(e.to_string()))?;
+    Ok(Arc::new(Review {
+        id: Ulid::generate().to_string(),
+        kind,
+        user: request.user,
+        project: request.project,
+        received: SystemTime::now(),
+        headers,
+        spec,
+    }))
+}
+
+/// Takes a review through the chain and records what came of it. The work is a task of its own, so
+/// that a caller who hangs up loses neither the decision's record nor its turn's end.
+async fn decide(
+    shared: &Arc<Shared>,
+    live: Arc<Live>,
+    review: Arc<Review>,
+    started: Instant,
+) -> Decision {
+    let turn = match take_turn(shared).await {
+        Some(turn) => turn,
+        None => {
+            shared.metrics.shed_total.inc();
+            let busy = "too many reviews are in hand; try again in a moment";
+            return record(shared, &live, Decision::refused(review, busy), started).await;
+        }
+    };
+    let work = {
+        let (shared, live, review) = (Arc::clone(shared), Arc::clone(&live), Arc::clone(&review));
+        async move {
+            let decision = live.engine.decide(review, started).await;
+            let decision = record(&shared, &live, decision, started).await;
+            drop(turn);
+            decision
+        }
+    };
+    let decision = match shared.tasks.spawn(work).await {
+        Ok(decision) => decision,
+        Err(error) => {
+            tracing::error!(id = review.id, %error, "a review ended in an internal error");
+            let decision = Decision::refused(
+                review,
+                "an internal error of dstack-admission; its log says more",
+            );
+            record(shared, &live, decision, started).await
+        }
+    };
+    monitor(shared, live, &decision);
+    decision
+}
+
+/// A place among the reviews in hand, held until the work is done.
+struct Turn {
+    _permit: OwnedSemaphorePermit,
+    shared: Arc<Shared>,
+}
+
+async fn take_turn(shared: &Arc<Shared>) -> Option<Turn> {
+    let waiting = Arc::clone(&shared.turns).acquire_owned();
+    let permit = match Arc::clone(&shared.turns).try_acquire_owned() {
+        Ok(permit) => permit,
+        Err(_) => tokio::time::timeout(shared.limits.in_flight_wait, waiting)
+            .await
+            .ok()?
+            .ok()?,
+    };
+    shared.metrics.in_flight.inc();
+    Some(Turn {
+        _permit: permit,
+        shared: Arc::clone(shared),
+    })
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        self.shared.metrics.in_flight.dec();
+    }
+}
+
+/// Records a decision before it is answered. Where the audit must be complete and this record
+/// cannot be written, the review is denied instead.
+async fn record(shared: &Shared, live: &Live, decision: Decision, started: Instant) -> Decision {
+    let decision = match write(shared, live, &decision, started).await {
+        Ok(()) => decision,
+        Err(unwritten) => Decision::refused(Arc::clone(&decision.review), &unwritten.to_string()),
+    };
+    let took = started.elapsed();
+    shared.metrics.decided(&decision, took);
+    live.plugins.decided(&decision);
+    decision
+}
+
+async fn write(
+    shared: &Shared,
+    live: &Live,
+    decision: &Decision,
+    started: Instant,
+) -> Result<(), crate::observe::audit::Unwritten> {
+    let took = started.elapsed();
+    let completed = decision.review.received + took;
+    let stage = Stage::ResponseComplete;
+    let record = Record {
+        decision,
+        stage,
+        took,
+        completed,
+        configuration: &live.hash,
+    };
+    record.log();
+    live.audit.write(&record).await?;
+    shared.metrics.audit_event_total.inc();
+    Ok(())
+}
+
+/// Asks the monitored plugins after the answer, so that they cost the user nothing.
+fn monitor(shared: &Arc<Shared>, live: Arc<Live>, decision: &Decision) {
+    let monitored = |mode| mode == Mode::Monitor;
+    if !live
+        .engine
+        .chain()
+        .members()
+        .iter()
+        .any(|member| monitored(member.mode))
+    {
+        return;
+    }
+    let decision = decision.clone();
+    shared.tasks.spawn(async move {
+        let started = Instant::now();
+        let shadow = live.engine.monitor(&decision).await;
+        live.plugins.monitored(&shadow);
+        let record = Record {
+            decision: &shadow,
+            stage: Stage::MonitorComplete,
+            took: started.elapsed(),
+            completed: SystemTime::now(),
+            configuration: &live.hash,
+        };
+        if !shadow.parts.is_empty() {
+            record.log();
+            // An answered review cannot be denied any more; the sink has counted the loss.
+            let _ = live.audit.write(&record).await;
+        }
+    });
+}
+
+fn respond(decision: &Decision) -> Response<Full<Bytes>> {
+    let review = &decision.review;
+    let spec = match decision.allowed() {
+        true => text::render(&review.spec, &decision.spec),
+        false => review.spec.text().clone(),
+    };
+    let warnings: Vec<String> = decision.warnings().collect();
+    let body = encode_answer(&spec, decision.denial(), &review.id, &warnings);
+    let mut response = json(StatusCode::OK, body);
+    if let Ok(id) = HeaderValue::from_str(&review.id) {
+        response.headers_mut().insert(DECISION_HEADER, id);
+    }
+    response
+}
+
+fn json(status: StatusCode, body: Bytes) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(body));
+    *response.status_mut() = status;
+    response
+        .headers_mut()
+        .insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
+
+/// Why a request is no review. The text is for the caller.
+#[derive(Debug, thiserror::Error)]
+enum NotAReview {
+    #[error(
+        "there is nothing here; reviews go to …/apply_policies/on_{{run,fleet,volume,gateway}}_apply"
+    )]
+    Path,
+    #[error("reviews are sent with POST")]
+    Method,
+    #[error("credentials are missing or wrong")]
+    Unauthenticated(Unauthenticated),
+    #[error("the body is larger than {0} bytes")]
+    TooLarge(usize),
+    #[error("the body did not arrive within {}", humantime::format_duration(*.0))]
+    Slow(Duration),
+    #[error("the body broke off: {0}")]
+    BrokenOff(String),
+    #[error("{0}")]
+    Body(String),
+}
+
+impl From<Unauthenticated> for NotAReview {
+    fn from(unauthenticated: Unauthenticated) -> Self {
+        NotAReview::Unauthenticated(unauthenticated)
+    }
+}
+
+impl NotAReview {
+    fn status(&self) -> StatusCode {
+        match self {
+            NotAReview::Path => StatusCode::NOT_FOUND,
+            NotAReview::Method => StatusCode::METHOD_NOT_ALLOWED,
+            NotAReview::Unauthenticated(_) => StatusCode::UNAUTHORIZED,
+            NotAReview::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
+            NotAReview::Slow(_) => StatusCode::REQUEST_TIMEOUT,
+            NotAReview::BrokenOff(_) | NotAReview::Body(_) => StatusCode::BAD_REQUEST,
+        }
+    }
+
+    fn into_response(self) -> Response<Full<Bytes>> {
+        let body = serde_json::json!({"error": self.to_string()}).to_string();
+        let mut response = json(self.status(), body.into());
+        let headers = response.headers_mut();
+        match self {
+            NotAReview::Method => {
+                headers.insert(ALLOW, HeaderValue::from_static("POST"));
+            }
+            NotAReview::Unauthenticated(Unauthenticated { scheme }) => {
+                if let Ok(challenge) =
+                    HeaderValue::from_str(&format!("{scheme} realm=\"dstack-admission\""))
+                {
+                    headers.insert(WWW_AUTHENTICATE, challenge);
+                }
+            }
+            NotAReview::TooLarge(_) | NotAReview::Slow(_) | NotAReview::BrokenOff(_) => {
+                headers.insert(CONNECTION, HeaderValue::from_static("close"));
+            }
+            NotAReview::Path | NotAReview::Body(_) => {}
+        }
+        response
+    }
+}
