@@ -144,7 +144,7 @@ impl Build<'_> {
         let scope = given
             .map(|given| self.scope(given, &member(path, "match")))
             .unwrap_or_default();
-        let conditions = self.conditions(given, &member(path, "match.conditions"));
+        let conditions = self.conditions(given, &member(path, "match"));
         let may_patch = self.grants(entry, path);
         let timeout = entry.timeout.unwrap_or(defaults::TIMEOUT).0;
         if timeout.is_zero() {
