@@ -10,7 +10,8 @@ pub enum Compare {
     /// Every difference of value. `patch(before) == after`, to the letter.
     Exactly,
     /// As a peer sees it that parsed the spec into models of its own and wrote it again: a member
-    /// that is null on one side and absent on the other is the same, and so are `2` and `2.0`.
+    /// that is null, false or empty on one side and absent on the other is the same, and so are
+    /// `2` and `2.0`. dstack leaves a member out of its requests only at such a default.
     Reserialized,
 }
 
@@ -126,17 +127,19 @@ impl Diff {
                 a.len() == b.len() && a.iter().zip(b).all(|(a, b)| self.same(a, b))
             }
             (Value::Object(a), Value::Object(b)) => {
-                a.iter()
-                    .all(|(key, old)| b.get(key).map_or(old.is_null(), |new| self.same(old, new)))
-                    && b.iter()
-                        .all(|(key, new)| a.contains_key(key) || new.is_null())
+                a.iter().all(|(key, old)| {
+                    b.get(key)
+                        .map_or(is_default(old), |new| self.same(old, new))
+                }) && b
+                    .iter()
+                    .all(|(key, new)| a.contains_key(key) || is_default(new))
             }
             _ => before == after,
         }
     }
 
     fn negligible(&self, value: &Value) -> bool {
-        self.compare == Compare::Reserialized && value.is_null()
+        self.compare == Compare::Reserialized && is_default(value)
     }
 
     fn at(&mut self, token: &str, step: impl FnOnce(&mut Self)) {
@@ -169,6 +172,16 @@ impl Diff {
     }
 }
 
+/// Whether a member of this value says no more than its absence.
+fn is_default(value: &Value) -> bool {
+    match value {
+        Value::Null | Value::Bool(false) => true,
+        Value::Array(elements) => elements.is_empty(),
+        Value::Object(members) => members.is_empty(),
+        Value::Bool(true) | Value::Number(_) | Value::String(_) => false,
+    }
+}
+
 /// Whether two numbers are one: `2` and `2.0` are, `1` and `1.5` are not.
 fn same_number(a: &Number, b: &Number) -> bool {
     a == b || (a.is_f64() != b.is_f64() && a.as_f64() == b.as_f64())
@@ -186,6 +199,10 @@ mod tests {
     #[case::null_added(json!({}), json!({"a": null}), json!([]))]
     #[case::null_left_out(json!({"a": null}), json!({}), json!([]))]
     #[case::null_deep_in_a_list(json!({"l": [{"a": 1}]}), json!({"l": [{"a": 1, "b": null}]}), json!([]))]
+    #[case::defaults_written_out(json!({}), json!({"a": false, "b": [], "c": {}}), json!([]))]
+    #[case::set_to_false(json!({"a": true}), json!({"a": false}), json!([{"op": "replace", "path": "/a", "value": false}]))]
+    #[case::emptied(json!({"a": [1]}), json!({"a": []}), json!([{"op": "remove", "path": "/a/0"}]))]
+    #[case::true_added(json!({}), json!({"a": true}), json!([{"op": "add", "path": "/a", "value": true}]))]
     #[case::number_rewritten(json!({"a": 2}), json!({"a": 2.0}), json!([]))]
     #[case::set_to_null(json!({"a": 1}), json!({"a": null}), json!([{"op": "replace", "path": "/a", "value": null}]))]
     #[case::removed(json!({"a": 1}), json!({}), json!([{"op": "remove", "path": "/a"}]))]
