@@ -33,15 +33,22 @@ pub fn run(config: Option<&Path>) -> anyhow::Result<ExitCode> {
         Ok(settings) => settings,
         Err(problems) => return Ok(unusable(&problems)?),
     };
-    logs::start(settings.log.format, settings.log.level).context("log level")?;
+    let _log = logs::start(settings.log.format, settings.log.level)?;
     for warning in &settings.warnings {
         tracing::warn!("{warning}");
     }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?;
-    let warmed = Arc::clone(&schemas);
-    runtime.spawn_blocking(move || warmed.warm());
+    if settings
+        .chain
+        .members()
+        .iter()
+        .any(|member| member.phases.mutating)
+    {
+        let warmed = Arc::clone(&schemas);
+        runtime.spawn_blocking(move || warmed.warm());
+    }
     runtime.block_on(serve(config, schemas, settings))
 }
 
