@@ -256,6 +256,9 @@ fn same_number(a: &Number, b: &Number) -> bool {
 }
 
 #[cfg(test)]
+mod properties;
+
+#[cfg(test)]
 mod tests {
     use rstest::rstest;
     use serde_json::json;

@@ -1,6 +1,7 @@
 //! The rules of the chain, by feeding runs by hand: no runtime, no clock.
 
 mod monitored;
+mod properties;
 mod reinvocation;
 mod scope;
 
