@@ -61,6 +61,18 @@ proptest! {
     }
 
     #[test]
+    fn operations_that_fail_half_way_are_an_error_and_no_end(
+        spec in spec(),
+        edits in prop::collection::vec(edit(), 1..5),
+    ) {
+        let operations = edits.iter().map(|edit| serde_json::from_value(edit.on(spec.value())).unwrap());
+        let operations: Vec<_> = operations.collect();
+        if let Ok(after) = apply(spec.value(), &operations) {
+            prop_assert!(after.is_object());
+        }
+    }
+
+    #[test]
     fn a_reserialized_spec_is_no_change(spec in spec()) {
         let written = reserialized(spec.value());
         let there = diff(spec.value(), &written, Compare::Reserialized);
