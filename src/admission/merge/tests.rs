@@ -139,6 +139,15 @@ fn patches_that_disagree_conflict(#[case] a: Value, #[case] b: Value, #[case] pa
 }
 
 #[test]
+fn elements_that_moved_are_compared_by_the_outermost_array() {
+    let base = json!({"l": [[0], [7], [1]]});
+    let moved = contribution(&base, &json!([{"op": "remove", "path": "/l/0"}]));
+    let inner = json!([{"op": "replace", "path": "/l/1/0", "value": 1}]);
+    let conflict = merge(&base, &[moved, contribution(&base, &inner)]).unwrap_err();
+    assert_eq!(conflict.path, "/l");
+}
+
+#[test]
 fn the_later_of_two_stands_when_asked_for() {
     let base = base();
     let a = contribution(&base, &json!([{"op": "remove", "path": "/deep"}]));
