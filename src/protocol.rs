@@ -2,3 +2,6 @@
 
 pub mod admission_review;
 pub mod dstack;
+
+#[cfg(test)]
+mod hostile;
