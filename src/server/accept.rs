@@ -28,6 +28,9 @@ Content-Length: 64\r\nConnection: close\r\n\r\n{\"error\": \"this port speaks HT
 /// How much a client that speaks plain HTTP may go on sending before it reads its answer.
 const READ_BEFORE_CLOSE: u64 = 64 * 1024;
 
+/// How long a caller who has connected before the drain, or during it, may take to begin to ask.
+const FIRST_REQUEST: Duration = Duration::from_secs(1);
+
 /// Serves connections until `stop`, then those that the kernel has accepted already.
 pub async fn serve(listener: TcpListener, shared: &Arc<Shared>, stop: CancellationToken) {
     let places = Arc::new(Places::new(shared.limits.connections));
@@ -166,6 +169,9 @@ where
         until_done(builder.serve_connection(io, service), place, stop).await
     };
     match ended {
+        _ if place.is_evicted() => Err("evicted"),
+        // Between two requests nobody is late.
+        Err(error) if error.is_timeout() && place.was_asked() => Ok(()),
         Err(error) if error.is_timeout() => Err("header_timeout"),
         Err(error) if error.is_parse() => Err("bad_http"),
         // Callers may hang up as they like; dstack does so without saying goodbye.
@@ -173,19 +179,29 @@ where
     }
 }
 
-/// Drives a connection to its end; told to go, it answers what it has begun.
+/// Drives a connection to its end. Told to go, it answers what it has begun; and since its caller
+/// saw a server that serves, it takes the first request if that is still on its way.
 async fn until_done<C>(connection: C, place: &Place, stop: CancellationToken) -> hyper::Result<()>
 where
     C: GracefulConnection<Error = hyper::Error>,
 {
     let mut connection = std::pin::pin!(connection);
+    let told_to_go = async {
+        stop.cancelled().await;
+        let _ = tokio::time::timeout(FIRST_REQUEST, place.asked()).await;
+    };
     tokio::select! {
         ended = connection.as_mut() => return ended,
         () = place.evicted() => {}
-        () = stop.cancelled() => {}
+        () = told_to_go => {}
     }
     connection.as_mut().graceful_shutdown();
-    connection.await
+    match connection.as_mut().now_or_never() {
+        Some(ended) => ended,
+        // Half a request holds no place that another caller needs.
+        None if place.is_evicted() && !place.is_busy() => Ok(()),
+        None => connection.await,
+    }
 }
 
 /// Whether an accept error is about the connection that was to be accepted, and no other.
@@ -218,6 +234,8 @@ struct Places {
 #[derive(Default)]
 struct Occupant {
     requests: AtomicUsize,
+    /// Cancelled at the first request.
+    asked: CancellationToken,
     evicted: CancellationToken,
 }
 
@@ -268,11 +286,28 @@ impl Places {
 impl Place {
     fn busy(&self) -> Busy {
         self.occupant.requests.fetch_add(1, Ordering::AcqRel);
+        self.occupant.asked.cancel();
         Busy(Arc::clone(&self.occupant))
+    }
+
+    fn is_busy(&self) -> bool {
+        self.occupant.requests.load(Ordering::Acquire) > 0
+    }
+
+    async fn asked(&self) {
+        self.occupant.asked.cancelled().await;
+    }
+
+    fn was_asked(&self) -> bool {
+        self.occupant.asked.is_cancelled()
     }
 
     async fn evicted(&self) {
         self.occupant.evicted.cancelled().await;
+    }
+
+    fn is_evicted(&self) -> bool {
+        self.occupant.evicted.is_cancelled()
     }
 }
 
