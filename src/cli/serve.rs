@@ -13,7 +13,7 @@ use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use super::load::load;
+use super::load::{fingerprint, load};
 use super::{reload, unusable};
 use crate::admission::chain::{Member, Mode};
 use crate::certs::{self, Made};
@@ -42,6 +42,8 @@ pub fn run(config: Option<&Path>) -> anyhow::Result<ExitCode> {
 }
 
 async fn serve(config: Option<&Path>, settings: Settings) -> anyhow::Result<ExitCode> {
+    // At once after loading, so that no later change is taken for what was loaded.
+    let known = fingerprint(&settings.inputs);
     let mut term = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let hangup = signal(SignalKind::hangup())?;
@@ -69,6 +71,7 @@ async fn serve(config: Option<&Path>, settings: Settings) -> anyhow::Result<Exit
     let watch = reload::Watch {
         config: config.map(Path::to_owned),
         inputs,
+        known,
         bound,
     };
     let shared = Arc::new(Shared::new(in_force.live, metrics, limits));
