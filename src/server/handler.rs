@@ -116,7 +116,8 @@ fn decode(
 }
 
 /// Takes a review through the chain and records what came of it. The work is a task of its own, so
-/// that a caller who hangs up loses neither the decision's record nor its turn's end.
+/// that a caller who hangs up loses neither the decision's record, nor its turn's end, nor what the
+/// monitored plugins say.
 async fn decide(
     shared: &Arc<Shared>,
     live: Arc<Live>,
@@ -137,10 +138,11 @@ async fn decide(
             let decision = live.engine.decide(review, started).await;
             let decision = record(&shared, &live, decision, started).await;
             drop(turn);
+            monitor(&shared, live, &decision);
             decision
         }
     };
-    let decision = match shared.tasks.spawn(work).await {
+    match shared.tasks.spawn(work).await {
         Ok(decision) => decision,
         Err(error) => {
             tracing::error!(id = review.id, %error, "a review ended in an internal error");
@@ -150,9 +152,7 @@ async fn decide(
             );
             record(shared, &live, decision, started).await
         }
-    };
-    monitor(shared, live, &decision);
-    decision
+    }
 }
 
 /// A place among the reviews in hand, held until the work is done.
