@@ -9,5 +9,6 @@
 
 mod harness;
 
+mod failure;
 mod server;
 mod tls;

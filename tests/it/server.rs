@@ -75,6 +75,7 @@ async fn a_path_prefix_belongs_to_every_path(
 #[case::empty(Method::POST, RUN, "".into(), 400, "no review request")]
 #[case::no_utf8_escape(Method::POST, RUN, body(r#"{"a": "\ud800"}"#), 400, "spec")]
 #[case::a_list(Method::POST, RUN, "[]".into(), 400, "no review request")]
+#[case::members_in_a_list(Method::POST, RUN, r#"["alice", "main", {}]"#.into(), 400, "no review request")]
 #[case::no_spec(Method::POST, RUN, r#"{"user": "a", "project": "p"}"#.into(), 400, "spec")]
 #[case::user_is_a_number(Method::POST, RUN, r#"{"user": 1, "project": "p", "spec": {}}"#.into(), 400, "string")]
 #[case::spec_is_a_list(Method::POST, RUN, body("[1]"), 400, "not a JSON object")]

@@ -10,7 +10,7 @@ use std::time::Duration;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
-use futures_util::stream;
+use futures_util::stream::{self, StreamExt};
 use http::{HeaderMap, Request, Response};
 use http_body_util::{BodyExt, StreamBody};
 use hyper::body::{Frame, Incoming};
@@ -22,9 +22,11 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
+use tokio::task::{JoinHandle, JoinSet};
 use tokio_rustls::TlsAcceptor;
 
 use super::client::{Body, full};
+use super::eventually;
 
 /// One call that reached a plugin server.
 #[derive(Clone, Debug)]
@@ -142,7 +144,7 @@ pub struct Fake {
     pub address: SocketAddr,
     scheme: &'static str,
     calls: Arc<Mutex<Vec<Seen>>>,
-    accepting: tokio::task::JoinHandle<()>,
+    accepting: JoinHandle<()>,
 }
 
 type Behaviour = dyn Fn(&Seen) -> Reply + Send + Sync;
@@ -161,12 +163,17 @@ impl Fake {
         Self::serve(listener, Some(tls), behaviour)
     }
 
-    /// Serves on an address that was in use before, as a plugin that comes back.
-    pub async fn start_at(
-        address: SocketAddr,
-        behaviour: impl Fn(&Seen) -> Reply + Send + Sync + 'static,
-    ) -> Self {
-        Self::serve(TcpListener::bind(address).await.unwrap(), None, behaviour)
+    /// Comes back on its address with another behaviour; connections from before are cut.
+    pub async fn restart(self, behaviour: impl Fn(&Seen) -> Reply + Send + Sync + 'static) -> Self {
+        let address = self.address;
+        drop(self);
+        let mut bound = None;
+        eventually("its address is free again", async || {
+            bound = TcpListener::bind(address).await.ok();
+            bound.is_some()
+        })
+        .await;
+        Self::serve(bound.unwrap(), None, behaviour)
     }
 
     fn serve(
@@ -180,10 +187,12 @@ impl Fake {
         let behaviour: Arc<Behaviour> = Arc::new(behaviour);
         let seen = Arc::clone(&calls);
         let accepting = tokio::spawn(async move {
+            // Ends with this task, as connections end with their process.
+            let mut connections = JoinSet::new();
             while let Ok((stream, _)) = listener.accept().await {
                 let (seen, behaviour, tls) =
                     (Arc::clone(&seen), Arc::clone(&behaviour), tls.clone());
-                tokio::spawn(async move {
+                connections.spawn(async move {
                     let Some(tls) = tls else {
                         return connection(stream, false, &seen, &behaviour).await;
                     };
@@ -271,11 +280,14 @@ async fn play(mut reply: Reply) -> io::Result<Response<Body>> {
             Reply::HangUp => return Err(io::Error::other("hung up")),
             Reply::Silence => match pending::<Infallible>().await {},
             Reply::BreakOff => {
-                let chunks = [
-                    Ok(Frame::data(Bytes::from_static(b"{\"spec\": "))),
-                    Err(io::Error::other("broken off")),
-                ];
-                let body = StreamBody::new(stream::iter(chunks)).boxed();
+                let begun = Ok(Frame::data(Bytes::from_static(b"{\"spec\": ")));
+                let broken = async {
+                    // What was begun is on its way once the server has nothing else to write.
+                    tokio::task::yield_now().await;
+                    Err(io::Error::other("broken off"))
+                };
+                let chunks = stream::iter([begun]).chain(stream::once(broken));
+                let body = BodyExt::boxed(StreamBody::new(chunks));
                 let response = Response::builder().header("content-length", "100");
                 return Ok(response.body(body).unwrap());
             }

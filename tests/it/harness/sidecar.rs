@@ -101,9 +101,9 @@ impl Sidecar {
         Self::start_in(Home::new(), keys).await
     }
 
-    /// With this plugin chain and nothing else.
+    /// With this plugin chain, over plain HTTP: such tests are about what is behind the sidecar.
     pub async fn with_plugins(plugins: impl IntoIterator<Item = Value>) -> Self {
-        Self::start(json!({"plugins": Vec::from_iter(plugins)})).await
+        Self::start(json!({"tls": "off", "plugins": Vec::from_iter(plugins)})).await
     }
 
     pub async fn start_in(home: Home, keys: Value) -> Self {
