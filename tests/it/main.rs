@@ -9,6 +9,8 @@
 
 mod harness;
 
+mod chain;
 mod failure;
+mod remote;
 mod server;
 mod tls;

@@ -4,6 +4,7 @@ use std::convert::Infallible;
 use std::future::pending;
 use std::io;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -144,6 +145,7 @@ pub struct Fake {
     pub address: SocketAddr,
     scheme: &'static str,
     calls: Arc<Mutex<Vec<Seen>>>,
+    connections: Arc<AtomicUsize>,
     accepting: JoinHandle<()>,
 }
 
@@ -186,13 +188,16 @@ impl Fake {
         let calls = Arc::new(Mutex::new(Vec::new()));
         let behaviour: Arc<Behaviour> = Arc::new(behaviour);
         let seen = Arc::clone(&calls);
+        let connections = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&connections);
         let accepting = tokio::spawn(async move {
             // Ends with this task, as connections end with their process.
-            let mut connections = JoinSet::new();
+            let mut serving = JoinSet::new();
             while let Ok((stream, _)) = listener.accept().await {
+                count.fetch_add(1, Ordering::Relaxed);
                 let (seen, behaviour, tls) =
                     (Arc::clone(&seen), Arc::clone(&behaviour), tls.clone());
-                connections.spawn(async move {
+                serving.spawn(async move {
                     let Some(tls) = tls else {
                         return connection(stream, false, &seen, &behaviour).await;
                     };
@@ -207,6 +212,7 @@ impl Fake {
             address,
             scheme,
             calls,
+            connections,
             accepting,
         }
     }
@@ -219,6 +225,11 @@ impl Fake {
     /// What it was asked until now.
     pub fn calls(&self) -> Vec<Seen> {
         self.calls.lock().unwrap().clone()
+    }
+
+    /// How many connections were made to it.
+    pub fn connections(&self) -> usize {
+        self.connections.load(Ordering::Relaxed)
     }
 
     /// The one call it got.
