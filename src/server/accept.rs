@@ -1,10 +1,8 @@
 //! Connections to the review port: accept, handshake, HTTP. Each is a task that ends with its
 //! connection; none can keep others out.
 
-use std::collections::BTreeMap;
 use std::io;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
@@ -19,6 +17,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 
+use super::places::{Place, Places};
 use super::{Shared, handler};
 
 /// What a client that speaks plain HTTP to a TLS port reads.
@@ -155,18 +154,25 @@ where
         }
     });
     let io = TokioIo::new(stream);
+    let timeout = shared.limits.header_timeout;
     let ended = if is_http2 {
         let mut builder = http2::Builder::new(TokioExecutor::new());
         builder
             .timer(TokioTimer::new())
-            .keep_alive_interval(Some(shared.limits.header_timeout));
-        until_done(builder.serve_connection(io, service), place, stop).await
+            .keep_alive_interval(Some(timeout));
+        let connection = builder.serve_connection(io, service);
+        // HTTP/2 itself waits for its first bytes for ever.
+        tokio::select! {
+            ended = until_done(connection, place, stop, timeout) => ended,
+            () = place.unasked_for(timeout) => return Err("header_timeout"),
+        }
     } else {
         let mut builder = http1::Builder::new();
         builder
             .timer(TokioTimer::new())
-            .header_read_timeout(shared.limits.header_timeout);
-        until_done(builder.serve_connection(io, service), place, stop).await
+            .header_read_timeout(timeout);
+        let connection = builder.serve_connection(io, service);
+        until_done(connection, place, stop, timeout).await
     };
     match ended {
         _ if place.is_evicted() => Err("evicted"),
@@ -180,8 +186,14 @@ where
 }
 
 /// Drives a connection to its end. Told to go, it answers what it has begun; and since its caller
-/// saw a server that serves, it takes the first request if that is still on its way.
-async fn until_done<C>(connection: C, place: &Place, stop: CancellationToken) -> hyper::Result<()>
+/// saw a server that serves, it takes the first request if that is still on its way. A caller who
+/// then neither asks nor leaves is left after `timeout`.
+async fn until_done<C>(
+    connection: C,
+    place: &Place,
+    stop: CancellationToken,
+    timeout: Duration,
+) -> hyper::Result<()>
 where
     C: GracefulConnection<Error = hyper::Error>,
 {
@@ -196,11 +208,19 @@ where
         () = told_to_go => {}
     }
     connection.as_mut().graceful_shutdown();
-    match connection.as_mut().now_or_never() {
-        Some(ended) => ended,
+    loop {
         // Half a request holds no place that another caller needs.
-        None if place.is_evicted() && !place.is_busy() => Ok(()),
-        None => connection.await,
+        let patience = if place.is_evicted() {
+            Duration::ZERO
+        } else {
+            timeout
+        };
+        match tokio::time::timeout(patience, connection.as_mut()).await {
+            Ok(ended) => return ended,
+            Err(_) if !place.is_busy() => return Ok(()),
+            Err(_) if place.is_evicted() => return connection.await,
+            Err(_) => {}
+        }
     }
 }
 
@@ -223,106 +243,6 @@ impl Backoff {
     }
 }
 
-/// The places for connections. When all are taken, the oldest connection that has no request in
-/// hand makes room, so that a flood of idle ones keeps nobody out.
-struct Places {
-    limit: usize,
-    next: AtomicU64,
-    taken: Mutex<BTreeMap<u64, Arc<Occupant>>>,
-}
-
-#[derive(Default)]
-struct Occupant {
-    requests: AtomicUsize,
-    /// Cancelled at the first request.
-    asked: CancellationToken,
-    evicted: CancellationToken,
-}
-
-struct Place {
-    id: u64,
-    occupant: Arc<Occupant>,
-    places: Arc<Places>,
-}
-
-/// A request in hand.
-struct Busy(Arc<Occupant>);
-
-impl Places {
-    fn new(limit: usize) -> Self {
-        Self {
-            limit,
-            next: AtomicU64::new(0),
-            taken: Mutex::default(),
-        }
-    }
-
-    fn take(self: &Arc<Self>) -> Option<Place> {
-        let mut taken = self.taken();
-        if taken.len() >= self.limit {
-            let idle = taken
-                .iter()
-                .find(|(_, occupant)| occupant.requests.load(Ordering::Acquire) == 0);
-            let id = idle.map(|(id, _)| *id)?;
-            if let Some(occupant) = taken.remove(&id) {
-                occupant.evicted.cancel();
-            }
-        }
-        let id = self.next.fetch_add(1, Ordering::Relaxed);
-        let occupant = Arc::new(Occupant::default());
-        taken.insert(id, Arc::clone(&occupant));
-        Some(Place {
-            id,
-            occupant,
-            places: Arc::clone(self),
-        })
-    }
-
-    fn taken(&self) -> MutexGuard<'_, BTreeMap<u64, Arc<Occupant>>> {
-        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Place {
-    fn busy(&self) -> Busy {
-        self.occupant.requests.fetch_add(1, Ordering::AcqRel);
-        self.occupant.asked.cancel();
-        Busy(Arc::clone(&self.occupant))
-    }
-
-    fn is_busy(&self) -> bool {
-        self.occupant.requests.load(Ordering::Acquire) > 0
-    }
-
-    async fn asked(&self) {
-        self.occupant.asked.cancelled().await;
-    }
-
-    fn was_asked(&self) -> bool {
-        self.occupant.asked.is_cancelled()
-    }
-
-    async fn evicted(&self) {
-        self.occupant.evicted.cancelled().await;
-    }
-
-    fn is_evicted(&self) -> bool {
-        self.occupant.evicted.is_cancelled()
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.places.taken().remove(&self.id);
-    }
-}
-
-impl Drop for Busy {
-    fn drop(&mut self) {
-        self.0.requests.fetch_sub(1, Ordering::AcqRel);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -336,21 +256,5 @@ mod tests {
             "{}",
             body.len()
         );
-    }
-
-    #[test]
-    fn the_oldest_idle_connection_makes_room() {
-        let places = Arc::new(Places::new(2));
-        let first = places.take().unwrap();
-        let second = places.take().unwrap();
-        let in_hand = first.busy();
-        let third = places.take().unwrap();
-        assert!(second.occupant.evicted.is_cancelled());
-        assert!(!first.occupant.evicted.is_cancelled());
-
-        let also_in_hand = third.busy();
-        assert!(places.take().is_none(), "all are busy");
-        drop((in_hand, also_in_hand));
-        assert!(places.take().is_some());
     }
 }
