@@ -18,7 +18,7 @@ use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 
 use super::places::{Place, Places};
-use super::{Shared, handler};
+use super::{Shared, handler, places};
 
 /// What a client that speaks plain HTTP to a TLS port reads.
 const PLAIN_HTTP_ANSWER: &[u8] = b"HTTP/1.1 400 Bad Request\r\nContent-Type: application/json\r\n\
@@ -32,7 +32,7 @@ const FIRST_REQUEST: Duration = Duration::from_secs(1);
 
 /// Serves connections until `stop`, then those that the kernel has accepted already.
 pub async fn serve(listener: TcpListener, shared: &Arc<Shared>, stop: CancellationToken) {
-    let places = Arc::new(Places::new(shared.limits.connections));
+    let places = Arc::new(Places::new(places::that_fit(shared.limits.connections)));
     let mut backoff = Backoff::default();
     loop {
         let accepted = tokio::select! {

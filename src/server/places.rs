@@ -6,7 +6,33 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio_util::sync::CancellationToken;
+
+/// How many connections fit: at most `limit`, and half of the files that this process may open,
+/// since plugins' connections are files too. Lets the process open all that the system grants.
+pub(super) fn that_fit(limit: usize) -> usize {
+    let given = getrlimit(Resource::Nofile);
+    let all = Rlimit {
+        current: given.maximum,
+        maximum: given.maximum,
+    };
+    let files = match setrlimit(Resource::Nofile, all) {
+        Ok(()) => all.current,
+        Err(_) => given.current,
+    };
+    let half = files.map_or(usize::MAX, |files| {
+        usize::try_from(files / 2).unwrap_or(usize::MAX)
+    });
+    if half < limit {
+        tracing::warn!(
+            limit,
+            fitting = half,
+            "the limit of open files leaves room for fewer connections than `limits.connections`"
+        );
+    }
+    limit.min(half)
+}
 
 /// The places for connections. When all are taken, the oldest connection that has no request in
 /// hand makes room, so that a flood of idle ones keeps nobody out.
