@@ -213,9 +213,8 @@ async fn write(
         configuration: &live.hash,
     };
     record.log();
-    live.audit.write(&record).await?;
     shared.metrics.audit_event_total.inc();
-    Ok(())
+    live.audit.write(&record).await
 }
 
 /// Asks the monitored plugins after the answer, so that they cost the user nothing.
@@ -230,8 +229,8 @@ fn monitor(shared: &Arc<Shared>, live: Arc<Live>, decision: &Decision) {
     {
         return;
     }
-    let decision = decision.clone();
-    shared.tasks.spawn(async move {
+    let (shared, decision) = (Arc::clone(shared), decision.clone());
+    shared.clone().tasks.spawn(async move {
         let started = Instant::now();
         let shadow = live.engine.monitor(&decision).await;
         live.plugins.monitored(&shadow);
@@ -246,6 +245,7 @@ fn monitor(shared: &Arc<Shared>, live: Arc<Live>, decision: &Decision) {
             record.log();
             // An answered review cannot be denied any more; the sink has counted the loss.
             let _ = live.audit.write(&record).await;
+            shared.metrics.audit_event_total.inc();
         }
     });
 }
