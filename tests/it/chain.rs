@@ -394,6 +394,7 @@ async fn monitored_plugins_are_asked_after_the_answer_and_recorded_under_its_dec
         sidecar.audit().len() == 2
     })
     .await;
+    sidecar.counted("audit_event_total", 2.0).await;
     let audit = sidecar.audit();
     assert_eq!(
         (&audit[0]["stage"], &audit[0]["decision"]),

@@ -8,7 +8,7 @@ pub mod sidecar;
 
 use std::time::Duration;
 
-pub use client::{Answer, Connection, Protocol};
+pub use client::{Connection, Protocol};
 pub use fake::{Fake, Gate, Reply, Seen};
 pub use sidecar::{Home, Sidecar};
 

@@ -4,13 +4,15 @@
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
-    reason = "a test fails by panicking"
+    clippy::print_stdout,
+    reason = "a test fails by panicking, and then shows what the sidecar said"
 )]
 
 mod harness;
 
 mod chain;
 mod failure;
+mod operations;
 mod remote;
 mod server;
 mod tls;

@@ -12,7 +12,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::harness::sidecar::{RUN, SPEC, body, post, request};
-use crate::harness::{Protocol, Sidecar, in_time};
+use crate::harness::{Fake, Home, Protocol, Seen, Sidecar, in_time};
 
 /// What a connection says until it is closed; resets count as its end.
 async fn rest_of(mut stream: impl tokio::io::AsyncRead + Unpin) -> String {
@@ -290,6 +290,39 @@ async fn a_flood_of_half_sent_requests_holds_no_more_connections_than_the_limit(
     sidecar.counted(evicted, 12.0).await;
     sidecar.counted("connections", 4.0).await;
     assert_serves(&sidecar).await;
+}
+
+#[tokio::test]
+async fn an_http2_connection_on_which_nothing_comes_is_closed_and_counted() {
+    let limits = json!({"headerTimeout": "300ms"});
+    let sidecar = Sidecar::start(json!({"limits": limits})).await;
+    let tcp = TcpStream::connect(sidecar.address).await.unwrap();
+    let stream = sidecar.secure(tcp, Protocol::Http2).await;
+    rest_of(stream).await;
+    let late = "connection_error_total{reason=\"header_timeout\"}";
+    sidecar.counted(late, 1.0).await;
+    assert_serves(&sidecar).await;
+}
+
+/// What the process may open, and how many of a hundred silent connections it keeps.
+#[rstest]
+#[case::raised_to_what_the_system_grants("ulimit -S -n 64", 100.0)]
+#[case::not_to_be_raised("ulimit -n 64", 32.0)]
+#[tokio::test]
+async fn a_flood_leaves_files_for_reviews_and_their_plugins(
+    #[case] before: &'static str,
+    #[case] kept: f64,
+) {
+    let fake = Fake::start(Seen::allowed).await;
+    let keys = json!({"plugins": [fake.webhook("judge")]});
+    let sidecar = Sidecar::start_in(Home::under(before), keys).await;
+    let mut flood = Vec::new();
+    for _ in 0..100 {
+        flood.push(TcpStream::connect(sidecar.address).await.unwrap());
+    }
+    sidecar.counted("connections", kept).await;
+    assert_serves(&sidecar).await;
+    assert_eq!(fake.calls().len(), 1);
 }
 
 #[rstest]

@@ -18,6 +18,7 @@ use serde_json::value::RawValue;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 
 use super::certificates::{Pair, roots};
 
@@ -137,6 +138,17 @@ impl Trust {
         };
         Arc::new(config)
     }
+
+    /// Makes the handshake, expecting a certificate for the address that is connected to.
+    pub async fn secure(
+        &self,
+        tcp: TcpStream,
+        protocol: Protocol,
+    ) -> std::io::Result<TlsStream<TcpStream>> {
+        let name = ServerName::from(tcp.peer_addr()?.ip());
+        let connector = TlsConnector::from(self.config(protocol));
+        connector.connect(name, tcp).await
+    }
 }
 
 /// A stream of bytes to the sidecar, encrypted or not.
@@ -151,14 +163,10 @@ pub async fn stream(
 ) -> std::io::Result<Box<dyn Stream>> {
     let tcp = TcpStream::connect(address).await?;
     tcp.set_nodelay(true)?;
-    let Some(trust) = trust else {
-        return Ok(Box::new(tcp));
-    };
-    let name = ServerName::from(address.ip());
-    let tls = TlsConnector::from(trust.config(protocol))
-        .connect(name, tcp)
-        .await?;
-    Ok(Box::new(tls))
+    match trust {
+        None => Ok(Box::new(tcp)),
+        Some(trust) => Ok(Box::new(trust.secure(tcp, protocol).await?)),
+    }
 }
 
 /// A connection that carries one request after the other.

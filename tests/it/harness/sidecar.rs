@@ -12,6 +12,7 @@ use http::{Method, Request};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use tokio::net::TcpStream;
 
 use super::client::{Answer, Body, Connection, Protocol, Stream, Trust, full, stream};
 use super::{eventually, in_time};
@@ -22,15 +23,25 @@ pub const RUN: &str = "/apply_policies/on_run_apply";
 pub const SPEC: &str = r#"{"run_name": "r1",  "repo_id":"repo", "configuration": {"type":"task", "max_price": 1.50, "nodes": 2, "tags": {"z":"1","a" : "2"}, "commands": ["true"]}, "eps": 1e-05, "big": 123456789012345678901234567890}"#;
 
 /// A directory for one sidecar, its configuration and its files.
-pub struct Home(TempDir);
+pub struct Home {
+    dir: TempDir,
+    /// A shell command that runs before, such as `ulimit -n 64`.
+    before: &'static str,
+}
 
 impl Home {
     pub fn new() -> Self {
-        Self(tempfile::tempdir().unwrap())
+        Self::under("true")
+    }
+
+    /// For a sidecar that is started after a shell command in the same process.
+    pub fn under(before: &'static str) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        Self { dir, before }
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
-        self.0.path().join(name)
+        self.dir.path().join(name)
     }
 
     /// Writes a file, replacing it in one step, and returns its path.
@@ -62,11 +73,14 @@ impl Home {
     }
 
     fn command(&self, config: &Path) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_dstack-admission"));
+        let mut command = Command::new("/bin/sh");
         command
+            .arg("-c")
+            .arg(format!("{} && exec \"$0\" \"$@\"", self.before))
+            .arg(env!("CARGO_BIN_EXE_dstack-admission"))
             .env_clear()
-            .env("HOME", self.0.path())
-            .current_dir(self.0.path())
+            .env("HOME", self.dir.path())
+            .current_dir(self.dir.path())
             .arg("serve")
             .arg("--config")
             .arg(config)
@@ -196,6 +210,14 @@ impl Sidecar {
     pub async fn stream(&self) -> Box<dyn Stream> {
         let open = stream(self.address, self.trust.as_ref(), Protocol::Http1);
         in_time("a connection", open).await.unwrap()
+    }
+
+    /// TLS over a connection that stands already.
+    pub async fn secure(&self, tcp: TcpStream, protocol: Protocol) -> impl Stream + use<> {
+        let trust = self.trust.as_ref().expect("it speaks TLS");
+        in_time("a handshake", trust.secure(tcp, protocol))
+            .await
+            .unwrap()
     }
 
     /// Sends a request over a connection of its own.
