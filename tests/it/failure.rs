@@ -462,3 +462,33 @@ async fn the_deadline_holds_for_the_whole_chain_when_faults_are_passed_over() {
         .unwrap();
     assert!(left <= 200, "the second is told what is left: {left}");
 }
+
+/// JSON Patches that grow what they copy, or nest it deeper with every step.
+#[rstest]
+#[case::doubling(doubling())]
+#[case::nesting(nesting())]
+#[tokio::test]
+async fn a_patch_that_explodes_is_a_fault(#[case] operations: Value) {
+    let fake = Fake::start(move |seen| seen.patched(operations.clone())).await;
+    let words = "its patch does not apply to the spec";
+    assert_fault(&fake.webhook("judge"), "patch_apply", words).await;
+}
+
+fn doubling() -> Value {
+    let copy = json!({"op": "copy", "from": "/spec/x", "path": "/spec/x/-"});
+    let mut operations = vec![json!({"op": "add", "path": "/spec/x", "value": ["bomb"]})];
+    operations.extend(std::iter::repeat_n(copy, 40));
+    json!(operations)
+}
+
+fn nesting() -> Value {
+    let mut operations = vec![json!({"op": "add", "path": "/spec/x", "value": {}})];
+    for _ in 0..3_000 {
+        operations.extend([
+            json!({"op": "add", "path": "/spec/y", "value": {}}),
+            json!({"op": "move", "from": "/spec/x", "path": "/spec/y/a"}),
+            json!({"op": "move", "from": "/spec/y", "path": "/spec/x"}),
+        ]);
+    }
+    json!(operations)
+}
