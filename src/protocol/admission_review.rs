@@ -10,7 +10,7 @@ use json_patch::jsonptr::Pointer;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::object;
+use super::json::object;
 use crate::admission::review::Review;
 use crate::admission::verdict::{Denial, Fault, FaultKind, Phase, Verdict};
 

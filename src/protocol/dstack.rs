@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use super::object;
+use super::json::object;
 use crate::admission::review::Kind;
 
 /// The kind of spec that a request path is about, below `prefix`; doubled slashes count as one.
