@@ -8,8 +8,10 @@ pub mod sidecar;
 
 use std::time::Duration;
 
+use serde_json::Value;
+
 pub use client::{Connection, Protocol};
-pub use fake::{Fake, Gate, Reply, Seen};
+pub use fake::{Fake, Gate, Reply, Seen, tags};
 pub use sidecar::{Home, Sidecar};
 
 /// How long anything that must happen may take. Only a failing test waits this long.
@@ -33,4 +35,22 @@ pub async fn in_time<T>(what: &str, work: impl Future<Output = T>) -> T {
         Ok(done) => done,
         Err(_) => panic!("not within {PATIENCE:?}: {what}"),
     }
+}
+
+/// Keys of a configuration, such as a plugin, with more keys: maps are merged.
+pub fn with(mut keys: Value, more: Value) -> Value {
+    match (&mut keys, more) {
+        (Value::Object(keys), Value::Object(more)) => {
+            for (key, value) in more {
+                let entry = keys.entry(key).or_insert(Value::Null);
+                *entry = with(entry.take(), value);
+            }
+        }
+        (keys, more) => *keys = more,
+    }
+    keys
+}
+
+pub fn parsed(spec: &str) -> Value {
+    serde_json::from_str(spec).unwrap()
 }

@@ -12,7 +12,11 @@ mod harness;
 
 mod chain;
 mod failure;
-mod operations;
+mod fan_out;
+mod patience;
+mod records;
+mod reload;
 mod remote;
 mod server;
 mod tls;
+mod work;

@@ -140,6 +140,15 @@ impl Seen {
     }
 }
 
+/// Sets a tag, as a webhook.
+pub fn tags(
+    key: &'static str,
+    value: &'static str,
+) -> impl Fn(&Seen) -> Reply + Send + Sync + use<> {
+    let path = format!("/spec/configuration/tags/{key}");
+    move |seen| seen.patched(json!([{"op": "add", "path": path, "value": value}]))
+}
+
 /// A running plugin server.
 pub struct Fake {
     pub address: SocketAddr,
@@ -163,6 +172,19 @@ impl Fake {
     ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         Self::serve(listener, Some(tls), behaviour)
+    }
+
+    /// A webhook that denies everything in these words.
+    pub async fn denying(message: &'static str) -> Self {
+        Self::start(move |seen| seen.denied(message)).await
+    }
+
+    /// A webhook that allows everything once the gate is open.
+    pub async fn held() -> (Self, Gate) {
+        let gate = Gate::closed();
+        let until = gate.clone();
+        let fake = Self::start(move |seen| seen.allowed().when(&until)).await;
+        (fake, gate)
     }
 
     /// Comes back on its address with another behaviour; connections from before are cut.
