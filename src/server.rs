@@ -7,6 +7,7 @@ pub mod accept;
 pub mod admin;
 pub mod auth;
 pub mod handler;
+mod places;
 pub mod readiness;
 pub mod tls;
 

@@ -23,13 +23,15 @@ pub(super) struct Watch {
     pub config: Option<PathBuf>,
     pub inputs: Vec<PathBuf>,
     pub schemas: Arc<SpecSchemas>,
+    /// The state of the inputs that is in force.
+    pub known: [u8; 20],
     pub bound: Bound,
 }
 
 impl Watch {
     /// Watches for as long as the process serves.
     pub async fn run(mut self, shared: Arc<Shared>, mut hangup: Signal) {
-        let mut known = self.fingerprint().await;
+        let mut known = Some(self.known);
         let mut look = tokio::time::interval(LOOK_EVERY);
         let mut renew = tokio::time::interval(RENEW_EVERY);
         renew.tick().await;

@@ -13,7 +13,7 @@ use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use super::load::load;
+use super::load::{fingerprint, load};
 use super::{reload, unusable};
 use crate::admission::chain::{Member, Mode};
 use crate::admission::schema::SpecSchemas;
@@ -57,6 +57,8 @@ async fn serve(
     schemas: Arc<SpecSchemas>,
     settings: Settings,
 ) -> anyhow::Result<ExitCode> {
+    // At once after loading, so that no later change is taken for what was loaded.
+    let known = fingerprint(&settings.inputs);
     let mut term = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let hangup = signal(SignalKind::hangup())?;
@@ -85,6 +87,7 @@ async fn serve(
         config: config.map(Path::to_owned),
         inputs,
         schemas,
+        known,
         bound,
     };
     let shared = Arc::new(Shared::new(in_force.live, metrics, limits));

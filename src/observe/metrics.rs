@@ -174,7 +174,10 @@ impl Metrics {
                 "When a certificate of this server expires, in seconds since 1970.",
                 &["certificate"],
             )?,
-            audit_event_total: table.counter("audit_event_total", "Audit events written.")?,
+            audit_event_total: table.counter(
+                "audit_event_total",
+                "Audit events given to the sinks, whether these took them or not.",
+            )?,
             audit_error_total: table.counters(
                 "audit_error_total",
                 "Audit events that a sink did not take.",

@@ -10,6 +10,7 @@ use json_patch::jsonptr::Pointer;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+use super::json::object;
 use crate::admission::review::Review;
 use crate::admission::verdict::{Denial, Fault, FaultKind, Phase, Verdict};
 
@@ -183,8 +184,7 @@ pub fn decode_response(body: &[u8], uid: &str, phase: Phase) -> Result<Verdict, 
         let message = "its answer is not an AdmissionReview that can be read";
         Fault::new(FaultKind::Undecodable, format!("{message}: {what}"))
     };
-    let answer: ReviewAnswer =
-        serde_json::from_slice(body).map_err(|e| undecodable(e.to_string()))?;
+    let answer: ReviewAnswer = object(body).map_err(|e| undecodable(e.to_string()))?;
     if answer.api_version.as_deref() != Some(API_VERSION)
         || answer.kind.as_deref() != Some("AdmissionReview")
     {

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
+use super::json::object;
 use crate::admission::review::Kind;
 
 /// The kind of spec that a request path is about, below `prefix`; doubled slashes count as one.
@@ -59,7 +60,7 @@ struct RequestBody<'b> {
 /// In words, when it is no JSON or lacks what a review needs.
 pub fn decode_request(body: &Bytes) -> Result<Request, String> {
     let parsed: RequestBody<'_> =
-        serde_json::from_slice(body).map_err(|e| format!("this is no review request: {e}"))?;
+        object(body).map_err(|e| format!("this is no review request: {e}"))?;
     let spec = body.slice_ref(parsed.spec.get().as_bytes());
     Ok(Request {
         user: parsed.user,
@@ -124,7 +125,7 @@ struct AnswerBody {
 /// # Errors
 /// In words, when the dstack server would refuse it: no JSON, no object as `spec`, an empty `error`.
 pub fn decode_answer(body: &[u8]) -> Result<Answer, String> {
-    let answer: AnswerBody = serde_json::from_slice(body).map_err(|e| e.to_string())?;
+    let answer: AnswerBody = object(body).map_err(|e| e.to_string())?;
     match answer.error {
         Some(error) if error.trim().is_empty() => Err("`error` is an empty text".to_owned()),
         Some(error) => Ok(Answer::Error(error)),
@@ -174,6 +175,7 @@ mod tests {
     #[rstest]
     #[case("")]
     #[case("[]")]
+    #[case(r#"["u", "p", {}]"#)]
     #[case("{\"user\": \"u\"}")]
     #[case("{\"user\": 1, \"project\": \"p\", \"spec\": {}}")]
     #[case("{\"user\": \"u\", \"project\": \"p\", \"spec\": {}} x")]
@@ -205,6 +207,7 @@ mod tests {
     #[rstest]
     #[case("<html>")]
     #[case("[]")]
+    #[case("[{}, null]")]
     #[case("")]
     fn an_answer_that_is_no_json_object_is_refused(#[case] body: &str) {
         assert!(decode_answer(body.as_bytes()).is_err());

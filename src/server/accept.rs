@@ -1,10 +1,8 @@
 //! Connections to the review port: accept, handshake, HTTP. Each is a task that ends with its
 //! connection; none can keep others out.
 
-use std::collections::BTreeMap;
 use std::io;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
@@ -19,7 +17,8 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 
-use super::{Shared, handler};
+use super::places::{Place, Places};
+use super::{Shared, handler, places};
 
 /// What a client that speaks plain HTTP to a TLS port reads.
 const PLAIN_HTTP_ANSWER: &[u8] = b"HTTP/1.1 400 Bad Request\r\nContent-Type: application/json\r\n\
@@ -28,9 +27,12 @@ Content-Length: 64\r\nConnection: close\r\n\r\n{\"error\": \"this port speaks HT
 /// How much a client that speaks plain HTTP may go on sending before it reads its answer.
 const READ_BEFORE_CLOSE: u64 = 64 * 1024;
 
+/// How long a caller who has connected before the drain, or during it, may take to begin to ask.
+const FIRST_REQUEST: Duration = Duration::from_secs(1);
+
 /// Serves connections until `stop`, then those that the kernel has accepted already.
 pub async fn serve(listener: TcpListener, shared: &Arc<Shared>, stop: CancellationToken) {
-    let places = Arc::new(Places::new(shared.limits.connections));
+    let places = Arc::new(Places::new(places::that_fit(shared.limits.connections)));
     let mut backoff = Backoff::default();
     loop {
         let accepted = tokio::select! {
@@ -152,20 +154,30 @@ where
         }
     });
     let io = TokioIo::new(stream);
+    let timeout = shared.limits.header_timeout;
     let ended = if is_http2 {
         let mut builder = http2::Builder::new(TokioExecutor::new());
         builder
             .timer(TokioTimer::new())
-            .keep_alive_interval(Some(shared.limits.header_timeout));
-        until_done(builder.serve_connection(io, service), place, stop).await
+            .keep_alive_interval(Some(timeout));
+        let connection = builder.serve_connection(io, service);
+        // HTTP/2 itself waits for its first bytes for ever.
+        tokio::select! {
+            ended = until_done(connection, place, stop, timeout) => ended,
+            () = place.unasked_for(timeout) => return Err("header_timeout"),
+        }
     } else {
         let mut builder = http1::Builder::new();
         builder
             .timer(TokioTimer::new())
-            .header_read_timeout(shared.limits.header_timeout);
-        until_done(builder.serve_connection(io, service), place, stop).await
+            .header_read_timeout(timeout);
+        let connection = builder.serve_connection(io, service);
+        until_done(connection, place, stop, timeout).await
     };
     match ended {
+        _ if place.is_evicted() => Err("evicted"),
+        // Between two requests nobody is late.
+        Err(error) if error.is_timeout() && place.was_asked() => Ok(()),
         Err(error) if error.is_timeout() => Err("header_timeout"),
         Err(error) if error.is_parse() => Err("bad_http"),
         // Callers may hang up as they like; dstack does so without saying goodbye.
@@ -173,19 +185,43 @@ where
     }
 }
 
-/// Drives a connection to its end; told to go, it answers what it has begun.
-async fn until_done<C>(connection: C, place: &Place, stop: CancellationToken) -> hyper::Result<()>
+/// Drives a connection to its end. Told to go, it answers what it has begun; and since its caller
+/// saw a server that serves, it takes the first request if that is still on its way. A caller who
+/// then neither asks nor leaves is left after `timeout`.
+async fn until_done<C>(
+    connection: C,
+    place: &Place,
+    stop: CancellationToken,
+    timeout: Duration,
+) -> hyper::Result<()>
 where
     C: GracefulConnection<Error = hyper::Error>,
 {
     let mut connection = std::pin::pin!(connection);
+    let told_to_go = async {
+        stop.cancelled().await;
+        let _ = tokio::time::timeout(FIRST_REQUEST, place.asked()).await;
+    };
     tokio::select! {
         ended = connection.as_mut() => return ended,
         () = place.evicted() => {}
-        () = stop.cancelled() => {}
+        () = told_to_go => {}
     }
     connection.as_mut().graceful_shutdown();
-    connection.await
+    loop {
+        // Half a request holds no place that another caller needs.
+        let patience = if place.is_evicted() {
+            Duration::ZERO
+        } else {
+            timeout
+        };
+        match tokio::time::timeout(patience, connection.as_mut()).await {
+            Ok(ended) => return ended,
+            Err(_) if !place.is_busy() => return Ok(()),
+            Err(_) if place.is_evicted() => return connection.await,
+            Err(_) => {}
+        }
+    }
 }
 
 /// Whether an accept error is about the connection that was to be accepted, and no other.
@@ -207,87 +243,6 @@ impl Backoff {
     }
 }
 
-/// The places for connections. When all are taken, the oldest connection that has no request in
-/// hand makes room, so that a flood of idle ones keeps nobody out.
-struct Places {
-    limit: usize,
-    next: AtomicU64,
-    taken: Mutex<BTreeMap<u64, Arc<Occupant>>>,
-}
-
-#[derive(Default)]
-struct Occupant {
-    requests: AtomicUsize,
-    evicted: CancellationToken,
-}
-
-struct Place {
-    id: u64,
-    occupant: Arc<Occupant>,
-    places: Arc<Places>,
-}
-
-/// A request in hand.
-struct Busy(Arc<Occupant>);
-
-impl Places {
-    fn new(limit: usize) -> Self {
-        Self {
-            limit,
-            next: AtomicU64::new(0),
-            taken: Mutex::default(),
-        }
-    }
-
-    fn take(self: &Arc<Self>) -> Option<Place> {
-        let mut taken = self.taken();
-        if taken.len() >= self.limit {
-            let idle = taken
-                .iter()
-                .find(|(_, occupant)| occupant.requests.load(Ordering::Acquire) == 0);
-            let id = idle.map(|(id, _)| *id)?;
-            if let Some(occupant) = taken.remove(&id) {
-                occupant.evicted.cancel();
-            }
-        }
-        let id = self.next.fetch_add(1, Ordering::Relaxed);
-        let occupant = Arc::new(Occupant::default());
-        taken.insert(id, Arc::clone(&occupant));
-        Some(Place {
-            id,
-            occupant,
-            places: Arc::clone(self),
-        })
-    }
-
-    fn taken(&self) -> MutexGuard<'_, BTreeMap<u64, Arc<Occupant>>> {
-        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Place {
-    fn busy(&self) -> Busy {
-        self.occupant.requests.fetch_add(1, Ordering::AcqRel);
-        Busy(Arc::clone(&self.occupant))
-    }
-
-    async fn evicted(&self) {
-        self.occupant.evicted.cancelled().await;
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.places.taken().remove(&self.id);
-    }
-}
-
-impl Drop for Busy {
-    fn drop(&mut self) {
-        self.0.requests.fetch_sub(1, Ordering::AcqRel);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -301,21 +256,5 @@ mod tests {
             "{}",
             body.len()
         );
-    }
-
-    #[test]
-    fn the_oldest_idle_connection_makes_room() {
-        let places = Arc::new(Places::new(2));
-        let first = places.take().unwrap();
-        let second = places.take().unwrap();
-        let in_hand = first.busy();
-        let third = places.take().unwrap();
-        assert!(second.occupant.evicted.is_cancelled());
-        assert!(!first.occupant.evicted.is_cancelled());
-
-        let also_in_hand = third.busy();
-        assert!(places.take().is_none(), "all are busy");
-        drop((in_hand, also_in_hand));
-        assert!(places.take().is_some());
     }
 }

@@ -115,7 +115,8 @@ fn decode(
 }
 
 /// Takes a review through the chain and records what came of it. The work is a task of its own, so
-/// that a caller who hangs up loses neither the decision's record nor its turn's end.
+/// that a caller who hangs up loses neither the decision's record, nor its turn's end, nor what the
+/// monitored plugins say.
 async fn decide(
     shared: &Arc<Shared>,
     live: Arc<Live>,
@@ -136,10 +137,11 @@ async fn decide(
             let decision = live.engine.decide(review, started).await;
             let decision = record(&shared, &live, decision, started).await;
             drop(turn);
+            monitor(&shared, live, &decision);
             decision
         }
     };
-    let decision = match shared.tasks.spawn(work).await {
+    match shared.tasks.spawn(work).await {
         Ok(decision) => decision,
         Err(error) => {
             tracing::error!(id = review.id, %error, "a review ended in an internal error");
@@ -149,9 +151,7 @@ async fn decide(
             );
             record(shared, &live, decision, started).await
         }
-    };
-    monitor(shared, live, &decision);
-    decision
+    }
 }
 
 /// A place among the reviews in hand, held until the work is done.
@@ -212,9 +212,8 @@ async fn write(
         configuration: &live.hash,
     };
     record.log();
-    live.audit.write(&record).await?;
     shared.metrics.audit_event_total.inc();
-    Ok(())
+    live.audit.write(&record).await
 }
 
 /// Asks the monitored plugins after the answer, so that they cost the user nothing.
@@ -229,8 +228,8 @@ fn monitor(shared: &Arc<Shared>, live: Arc<Live>, decision: &Decision) {
     {
         return;
     }
-    let decision = decision.clone();
-    shared.tasks.spawn(async move {
+    let (shared, decision) = (Arc::clone(shared), decision.clone());
+    shared.clone().tasks.spawn(async move {
         let started = Instant::now();
         let shadow = live.engine.monitor(&decision).await;
         live.plugins.monitored(&shadow);
@@ -245,6 +244,7 @@ fn monitor(shared: &Arc<Shared>, live: Arc<Live>, decision: &Decision) {
             record.log();
             // An answered review cannot be denied any more; the sink has counted the loss.
             let _ = live.audit.write(&record).await;
+            shared.metrics.audit_event_total.inc();
         }
     });
 }

@@ -1,0 +1,22 @@
+//! The served binary from outside: the real process, real sockets, real certificates, and plugin
+//! servers that answer, stall and break as each test says. Nothing here looks inside.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::print_stdout,
+    reason = "a test fails by panicking, and then shows what the sidecar said"
+)]
+
+mod harness;
+
+mod chain;
+mod failure;
+mod fan_out;
+mod patience;
+mod records;
+mod reload;
+mod remote;
+mod server;
+mod tls;
+mod work;

@@ -1,0 +1,157 @@
+//! What is left of a decision: the audit record, metrics, and what the admin port shows. Secrets are in none.
+
+use std::os::unix::fs::PermissionsExt;
+
+use rstest::rstest;
+use rustix::process::Signal;
+use serde_json::{Value, json};
+
+use crate::harness::sidecar::{SPEC, metrics};
+use crate::harness::{Fake, Home, Reply, Sidecar, eventually};
+
+#[rstest]
+#[tokio::test]
+async fn each_decision_is_one_line_of_a_private_audit_file(
+    #[values("batch", "blocking", "blocking-strict")] mode: &str,
+) {
+    let home = Home::new();
+    let sink = json!({"file": {"path": home.path("audit.log"), "mode": mode}});
+    let keys = json!({"tls": "off", "audit": {"level": "Spec", "sinks": [sink]}});
+    let sidecar = Sidecar::start_in(home, keys).await;
+    let reviews = futures_util::future::join_all((0..20).map(|_| sidecar.review(SPEC))).await;
+    eventually("all are written", async || sidecar.audit().len() == 20).await;
+    let audit = sidecar.audit();
+    for answer in &reviews {
+        let id = json!(answer.decision());
+        assert_eq!(
+            audit.iter().filter(|event| event["auditID"] == id).count(),
+            1
+        );
+    }
+    let event = &audit[0];
+    assert_eq!(event["user"]["username"], "alice");
+    let object =
+        json!({"apiGroup": "dstack.ai", "resource": "runs", "namespace": "main", "name": "r1"});
+    assert_eq!(event["objectRef"], object);
+    let file = std::fs::metadata(sidecar.home.path("audit.log")).unwrap();
+    assert_eq!(file.permissions().mode() & 0o777, 0o600);
+    sidecar.counted("audit_event_total", 20.0).await;
+}
+
+#[tokio::test]
+async fn audit_to_standard_output_ends_with_the_last_decision() {
+    let mut sidecar =
+        Sidecar::start(json!({"tls": "off", "audit": {"sinks": [{"stdout": {}}]}})).await;
+    let id = sidecar.review(SPEC).await.decision();
+    sidecar.signal(Signal::TERM);
+    assert_eq!(sidecar.exit_code().await, Some(0));
+    eventually("the record is out", async || sidecar.stdout().len() == 2).await;
+    let event: Value = serde_json::from_str(&sidecar.stdout()[1]).unwrap();
+    assert_eq!(event["auditID"], json!(id));
+}
+
+/// On a disk that is full.
+#[rstest]
+#[case::strict("blocking-strict", true)]
+#[case::blocking("blocking", false)]
+#[tokio::test]
+async fn a_record_that_cannot_be_written_denies_only_where_it_must_be_there(
+    #[case] mode: &str,
+    #[case] denied: bool,
+) {
+    let sink = json!({"file": {"path": "/dev/full", "mode": mode}});
+    let sidecar = Sidecar::start(json!({"tls": "off", "audit": {"sinks": [sink]}})).await;
+    let answer = sidecar.review(SPEC).await;
+    assert_eq!(answer.spec(), SPEC);
+    match answer.error() {
+        Some(error) => assert!(
+            denied && error.contains("its audit record could not be written"),
+            "{error}"
+        ),
+        None => assert!(!denied),
+    }
+    sidecar
+        .counted("audit_error_total{sink=\"/dev/full\"}", 1.0)
+        .await;
+    assert_eq!(sidecar.metric("audit_event_total").await, 1.0);
+}
+
+#[tokio::test]
+async fn secrets_of_a_spec_reach_neither_audit_nor_log() {
+    let spec = r#"{"configuration": {"type": "task", "env": {"HF_TOKEN": "hf-s3cret"}, "registry_auth": {"username": "u", "password": "reg-s3cret"}}}"#;
+    let patch =
+        json!([{"op": "add", "path": "/spec/configuration/env/KEY", "value": "key-s3cret"}]);
+    let fake = Fake::start(move |seen| seen.patched(patch.clone())).await;
+    let home = Home::new();
+    let sink = json!({"file": {"path": home.path("audit.log")}});
+    let keys = json!({
+        "tls": "off", "audit": {"level": "Spec", "sinks": [sink]}, "plugins": [fake.webhook("env")],
+        "log": {"format": "json", "level": "trace"},
+    });
+    let sidecar = Sidecar::start_in(home, keys).await;
+    let answer = sidecar.review(spec).await;
+    assert!(answer.assert_allowed().spec().contains("key-s3cret"));
+    eventually("it is logged", async || sidecar.logged("decided").is_some()).await;
+    let said = format!("{:?}{:?}", sidecar.audit(), sidecar.log());
+    assert!(!said.contains("s3cret"), "{said}");
+}
+
+#[tokio::test]
+async fn the_admin_port_shows_what_is_in_force_and_no_secret() {
+    let home = Home::new();
+    let fake = Fake::start(|_| Reply::Silence).await;
+    let remote = json!({
+        "url": format!("{}/hook?key=s3cret-query", fake.url()),
+        "basic": {"username": "u", "passwordFile": home.write("plugin-password", "s3cret-plugin")},
+    });
+    let auth = json!({"basic": {"username": "dstack", "passwordFile": home.write("password", "s3cret-auth")}});
+    let keys =
+        json!({"auth": auth, "plugins": [{"name": "judge", "timeout": "1s", "webhook": remote}]});
+    let sidecar = Sidecar::start_in(home, keys).await;
+    assert_eq!(sidecar.admin("/livez").await.text(), "ok\n");
+    assert_eq!(sidecar.admin("/readyz").await.text(), "ok\n");
+    let configz = sidecar.admin("/configz").await;
+    assert_eq!(configz.json()["plugins"][0]["name"], "judge");
+    assert_eq!(configz.json()["plugins"][0]["failurePolicy"], "Fail");
+    for path in ["/configz", "/metrics", "/", "/debug"] {
+        let shown = sidecar.admin(path).await;
+        assert!(!shown.text().contains("s3cret"), "{path}: {}", shown.text());
+    }
+    assert_eq!(sidecar.admin("/").await.status, 404);
+}
+
+#[tokio::test]
+async fn metrics_are_prometheus_text_with_help_for_each() {
+    let fake = Fake::denying("no").await;
+    let mut sidecar = Sidecar::start(json!({"plugins": [fake.webhook("judge")]})).await;
+    sidecar.review(SPEC).await;
+    let answer = sidecar.admin("/metrics").await;
+    assert_eq!(
+        answer.header("content-type"),
+        Some("text/plain; version=0.0.4")
+    );
+    let samples = metrics(answer.text());
+    for name in [
+        "dstack_admission_request_total{decision=\"denied\",kind=\"run\"}",
+        "dstack_admission_request_duration_seconds_count{kind=\"run\"}",
+        "dstack_admission_plugin_duration_seconds_count{kind=\"run\",phase=\"mutating\",plugin=\"judge\",rejected=\"true\"}",
+        "dstack_admission_plugin_rejection_total{error_type=\"no_error\",kind=\"run\",plugin=\"judge\"}",
+        "dstack_admission_certificate_expiration_timestamp_seconds{certificate=\"server\"}",
+        "process_resident_memory_bytes",
+    ] {
+        assert!(
+            samples.get(name).is_some_and(|value| *value > 0.0),
+            "{name}:\n{}",
+            answer.text()
+        );
+    }
+    for line in answer
+        .text()
+        .lines()
+        .filter(|line| line.starts_with("# TYPE "))
+    {
+        let name = line.split(' ').nth(2).unwrap();
+        assert!(answer.text().contains(&format!("# HELP {name} ")), "{name}");
+    }
+    assert!(sidecar.ended().is_none());
+}
