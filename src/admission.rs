@@ -4,6 +4,8 @@
 //! imports another module of the house, so every rule of admission can be tested by feeding
 //! it values by hand.
 
+#[cfg(test)]
+mod arbitrary;
 pub mod chain;
 pub mod decision;
 pub mod merge;
@@ -11,6 +13,7 @@ pub mod patch;
 pub mod protected;
 pub mod review;
 pub mod run;
+pub mod schema;
 pub mod secrets;
 pub mod text;
 pub mod verdict;

@@ -12,6 +12,7 @@ mod keys;
 pub mod places;
 pub mod plugin;
 pub mod problem;
+mod remote;
 pub mod resolve;
 pub mod schema;
 pub(crate) mod suggest;

@@ -15,7 +15,6 @@ use crate::admission::verdict::{Budget, Fault, FaultKind, Outcome};
 use crate::plugins::Plugin;
 
 /// One loaded chain. Immutable: a reload makes another.
-#[derive(Debug)]
 pub struct Engine {
     chain: Chain<Plugin>,
     deadline: Duration,
@@ -54,11 +53,18 @@ impl Engine {
         run.finish()
     }
 
+    /// Makes the calls of a round at once: those that leave the process wait side by side, the others
+    /// are computed one after the other.
     async fn ask_all(&self, round: &Round<'_, Plugin>, started: Instant) -> Vec<Reply> {
-        match round.asks.as_slice() {
-            [only] => vec![self.ask(only, started).await],
-            several => join_all(several.iter().map(|ask| self.ask(ask, started))).await,
+        let asks = round.asks.as_slice();
+        if asks.len() > 1 && asks.iter().any(|ask| ask.member.plugin.backend.is_remote()) {
+            return join_all(asks.iter().map(|ask| self.ask(ask, started))).await;
         }
+        let mut replies = Vec::with_capacity(asks.len());
+        for ask in asks {
+            replies.push(self.ask(ask, started).await);
+        }
+        replies
     }
 
     async fn ask(&self, ask: &Ask<'_, Plugin>, started: Instant) -> Reply {

@@ -9,3 +9,6 @@ pub mod observe;
 pub mod plugins;
 pub mod protocol;
 pub mod server;
+
+#[cfg(test)]
+mod architecture;

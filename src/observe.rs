@@ -3,6 +3,7 @@
 //! a record that cannot be written denies.
 
 pub mod audit;
+pub mod batch;
 pub mod logs;
 pub mod metrics;
 pub mod record;

@@ -9,14 +9,12 @@ pub mod webhook;
 use crate::admission::verdict::{Budget, Call, Outcome};
 
 /// A plugin, ready to be called by many reviews at once.
-#[derive(Debug)]
 pub struct Plugin {
     /// The `match.conditions`. They are asked first, in every phase.
     pub conditions: cel::Conditions,
     pub backend: Backend,
 }
 
-#[derive(Debug)]
 pub enum Backend {
     Cel(cel::Policy),
     Webhook(webhook::Webhook),

@@ -4,3 +4,6 @@ mod json;
 
 pub mod admission_review;
 pub mod dstack;
+
+#[cfg(test)]
+mod hostile;

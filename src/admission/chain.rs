@@ -11,6 +11,7 @@ use globset::{Glob, GlobSet, GlobSetBuilder};
 
 use super::protected::Grant;
 use super::review::{Kind, Review};
+use super::schema::SpecSchemas;
 use super::verdict::Phase;
 
 /// A plugin in its place in the chain.
@@ -182,11 +183,12 @@ pub struct Stage {
 }
 
 /// The plugins in order. Immutable: a reload makes another.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Chain<P> {
     members: Vec<Member<P>>,
     stages: Vec<Stage>,
     exemptions: Vec<Exemption>,
+    schemas: Option<Arc<SpecSchemas>>,
 }
 
 impl<P> Default for Chain<P> {
@@ -195,6 +197,7 @@ impl<P> Default for Chain<P> {
             members: Vec::new(),
             stages: Vec::new(),
             exemptions: Vec::new(),
+            schemas: None,
         }
     }
 }
@@ -219,6 +222,15 @@ impl<P> Chain<P> {
         self.exemptions.push(exemption);
     }
 
+    /// Has every changed spec checked against what dstack's models take.
+    pub fn check_specs(&mut self, schemas: Arc<SpecSchemas>) {
+        self.schemas = Some(schemas);
+    }
+
+    pub fn schemas(&self) -> Option<&SpecSchemas> {
+        self.schemas.as_deref()
+    }
+
     pub fn members(&self) -> &[Member<P>] {
         &self.members
     }
@@ -240,24 +252,24 @@ impl<P> Chain<P> {
         })
     }
 
-    /// How long the enforced plugins may take together when every call takes its whole timeout:
-    /// mutating stages one after the other, the validating phase once, reinvocations included.
-    pub fn worst_case(&self) -> Duration {
+    /// How long the enforced plugins may take together when every call takes as long as `longest`
+    /// says: mutating stages one after the other, the validating phase once, second calls included.
+    pub fn worst_case(&self, longest: impl Fn(&Member<P>) -> Duration) -> Duration {
+        let enforced = |m: &&Member<P>, phase| m.mode == Mode::Enforce && m.phases.contains(phase);
         let slowest = |members: &[Member<P>], phase: Phase| {
-            let enforced = members
-                .iter()
-                .filter(|m| m.mode == Mode::Enforce && m.phases.contains(phase));
-            enforced.map(|m| m.timeout).max().unwrap_or_default()
+            let members = members.iter().filter(|m| enforced(m, phase));
+            members.map(&longest).max().unwrap_or_default()
         };
         let stages = self
             .stages
             .iter()
             .map(|s| slowest(&self.members[s.members.clone()], Phase::Mutating));
-        let again = self.members.iter().filter(|m| {
-            m.mode == Mode::Enforce && m.phases.mutating && m.reinvocation == Reinvocation::IfNeeded
-        });
+        let reinvoked = self
+            .members
+            .iter()
+            .filter(|m| enforced(m, Phase::Mutating) && m.reinvocation == Reinvocation::IfNeeded);
         stages.sum::<Duration>()
-            + again.map(|m| m.timeout).sum::<Duration>()
+            + reinvoked.map(&longest).sum::<Duration>()
             + slowest(&self.members, Phase::Validating)
     }
 }

@@ -4,11 +4,13 @@ use std::fmt::Write;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use json_patch::PatchOperation;
 use serde_json::Value;
 
 use super::patch::{self, Compare};
 use super::review::Review;
+use super::text;
 use super::verdict::{Denial, Fault, Phase};
 
 /// One plugin's part in a decision.
@@ -135,6 +137,14 @@ impl Decision {
         }
     }
 
+    /// The text of the spec to answer with: the very one that came, unless it is allowed and changed.
+    pub fn answer(&self) -> Bytes {
+        match self.allowed() {
+            true => text::render(&self.review.spec, &self.spec),
+            false => self.review.spec.text().clone(),
+        }
+    }
+
     pub fn allowed(&self) -> bool {
         self.verdict == Overall::Allowed
     }
@@ -166,8 +176,8 @@ impl Decision {
     }
 }
 
-/// One sentence that says how many policies deny and under which decision, then a line for each
-/// reason, beginning with the plugin's name.
+/// One sentence that says how many policies deny, how many could not be checked and under which
+/// decision, then a line for each reason, beginning with the plugin's name.
 fn message(review: &Review, parts: &[Part]) -> String {
     let against = || parts.iter().filter(|part| part.result.denies());
     let broken = against()
@@ -176,23 +186,28 @@ fn message(review: &Review, parts: &[Part]) -> String {
     let denying = against().count() - broken;
     let (kind, id) = (review.kind, &review.id);
 
+    let policies = |n: usize| if n == 1 { "policy" } else { "policies" };
+    let denying_policies = format!(
+        "{denying} {} {} this {kind}",
+        policies(denying),
+        if denying == 1 { "denies" } else { "deny" }
+    );
     let mut text = match (denying, broken) {
-        (0, 1) => {
-            format!("1 policy could not be checked, so this {kind} is denied (decision {id}):")
-        }
-        (0, n) => {
-            format!("{n} policies could not be checked, so this {kind} is denied (decision {id}):")
-        }
-        (1, _) => format!("1 policy denies this {kind} (decision {id}):"),
-        (n, _) => format!("{n} policies deny this {kind} (decision {id}):"),
+        (0, n) => format!(
+            "{n} {} could not be checked, so this {kind} is denied (decision {id}):",
+            policies(n)
+        ),
+        (_, 0) => format!("{denying_policies} (decision {id}):"),
+        (_, n) => format!("{denying_policies} and {n} could not be checked (decision {id}):"),
     };
     for part in against() {
         let name = &part.plugin;
         let mut line = |reason: &str| {
-            let _ = write!(text, "\n- {name}: {}", reason.trim().replace('\n', "\n  "));
+            let lines = reason.trim().lines().collect::<Vec<_>>().join("\n  ");
+            let _ = write!(text, "\n- {name}: {lines}");
         };
         match &part.result {
-            PartResult::Denied(denials) => denials.iter().for_each(|denial| line(&denial.message)),
+            PartResult::Denied(denials) => denials.iter().for_each(|denial| line(denial.words())),
             PartResult::Failed(fault) => line(&fault.message),
             PartResult::Conflict { with, path } => line(&format!(
                 "its change of {path} conflicts with that of {with}, which was asked at the same time"
@@ -201,4 +216,160 @@ fn message(review: &Review, parts: &[Part]) -> String {
         }
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::SystemTime;
+
+    use rstest::rstest;
+    use serde_json::json;
+
+    use super::*;
+    use crate::admission::review::{Kind, Spec};
+    use crate::admission::verdict::FaultKind;
+
+    fn review(kind: Kind) -> Arc<Review> {
+        Arc::new(Review {
+            id: "01JD4X".to_owned(),
+            kind,
+            user: "alice".to_owned(),
+            project: "main".to_owned(),
+            received: SystemTime::UNIX_EPOCH,
+            headers: Vec::new(),
+            spec: Spec::parse(Bytes::from_static(b"{\"a\": 1.0}")).unwrap(),
+        })
+    }
+
+    fn part(plugin: &str, result: PartResult) -> Part {
+        Part {
+            member: 0,
+            plugin: plugin.into(),
+            phase: Phase::Mutating,
+            reinvoked: false,
+            took: Duration::ZERO,
+            result,
+            patch: Vec::new(),
+            warnings: Vec::new(),
+            annotations: Vec::new(),
+        }
+    }
+
+    fn denied(plugin: &str, messages: &[&str]) -> Part {
+        let denial = |message: &&str| Denial {
+            message: (*message).to_owned(),
+            reason: None,
+        };
+        part(
+            plugin,
+            PartResult::Denied(messages.iter().map(denial).collect()),
+        )
+    }
+
+    fn failed(plugin: &str) -> Part {
+        let fault = Fault::new(FaultKind::Timeout, "it did not answer within 2s")
+            .with_detail("connect to 10.0.0.7:8443");
+        part(plugin, PartResult::Failed(fault))
+    }
+
+    fn conflict() -> Part {
+        let with = "tags".into();
+        let path = "/configuration/tags/team".to_owned();
+        part("owners", PartResult::Conflict { with, path })
+    }
+
+    #[rstest]
+    #[case::one(
+        vec![denied("gpu-limit", &["at most 8 GPUs"])],
+        "1 policy denies this run (decision 01JD4X):\n\
+         - gpu-limit: at most 8 GPUs"
+    )]
+    #[case::two(
+        vec![
+            denied("gpu-limit", &["at most 8 GPUs"]),
+            part("quiet", PartResult::Allowed),
+            denied("no-privileged", &["privileged containers are forbidden"]),
+        ],
+        "2 policies deny this run (decision 01JD4X):\n\
+         - gpu-limit: at most 8 GPUs\n\
+         - no-privileged: privileged containers are forbidden"
+    )]
+    #[case::one_policy_with_two_reasons(
+        vec![denied("house-rules", &["no team", "no owner"])],
+        "1 policy denies this run (decision 01JD4X):\n\
+         - house-rules: no team\n\
+         - house-rules: no owner"
+    )]
+    #[case::several_lines(
+        vec![denied("house-rules", &["\n  too much:\r\ngpus\nprice\n"])],
+        "1 policy denies this run (decision 01JD4X):\n\
+         - house-rules: too much:\n  gpus\n  price"
+    )]
+    #[case::no_words(
+        vec![denied("terse", &[" \n"])],
+        "1 policy denies this run (decision 01JD4X):\n\
+         - terse: denied without explanation"
+    )]
+    #[case::one_fault(
+        vec![failed("quota")],
+        "1 policy could not be checked, so this run is denied (decision 01JD4X):\n\
+         - quota: it did not answer within 2s"
+    )]
+    #[case::two_faults(
+        vec![failed("quota"), failed("cost")],
+        "2 policies could not be checked, so this run is denied (decision 01JD4X):\n\
+         - quota: it did not answer within 2s\n\
+         - cost: it did not answer within 2s"
+    )]
+    #[case::mixed(
+        vec![failed("quota"), denied("gpu-limit", &["at most 8 GPUs"])],
+        "1 policy denies this run and 1 could not be checked (decision 01JD4X):\n\
+         - quota: it did not answer within 2s\n\
+         - gpu-limit: at most 8 GPUs"
+    )]
+    #[case::conflict(
+        vec![part("tags", PartResult::Allowed), conflict()],
+        "1 policy denies this run (decision 01JD4X):\n\
+         - owners: its change of /configuration/tags/team conflicts with that of tags, \
+         which was asked at the same time"
+    )]
+    fn a_user_reads_who_denies_and_why(#[case] parts: Vec<Part>, #[case] expected: &str) {
+        let review = review(Kind::Run);
+        let spec = Arc::clone(review.spec.value());
+        let decision = Decision::new(review, spec, parts, Vec::new());
+        assert_eq!(decision.denial(), Some(expected));
+        assert_eq!(decision.as_str(), "denied");
+    }
+
+    #[test]
+    fn what_does_not_deny_is_not_in_the_message() {
+        let fault = Fault::new(FaultKind::Connect, "it cannot be reached");
+        let parts = vec![
+            part("a", PartResult::Allowed),
+            part("b", PartResult::Skipped("only-gpus".to_owned())),
+            part("c", PartResult::Exempt("launch".into())),
+            part("d", PartResult::FailedOpen(fault)),
+        ];
+        let review = review(Kind::Run);
+        let spec = Arc::clone(review.spec.value());
+        let decision = Decision::new(review, spec, parts, Vec::new());
+        assert_eq!((decision.denial(), decision.as_str()), (None, "allowed"));
+    }
+
+    #[test]
+    fn a_refusal_says_that_nothing_was_reviewed() {
+        let decision = Decision::refused(review(Kind::Fleet), "too many reviews at once");
+        let expected = "this fleet was not reviewed (decision 01JD4X): too many reviews at once";
+        assert_eq!(decision.denial(), Some(expected));
+        assert!(Arc::ptr_eq(&decision.spec, decision.review.spec.value()));
+    }
+
+    #[rstest]
+    #[case::changed(json!({"a": 2}), "patched")]
+    #[case::another_form_of_the_number(json!({"a": 1}), "patched")]
+    #[case::changed_back(json!({"a": 1.0}), "allowed")]
+    fn a_decision_is_named_after_its_patch(#[case] spec: Value, #[case] name: &str) {
+        let decision = Decision::new(review(Kind::Run), Arc::new(spec), Vec::new(), Vec::new());
+        assert_eq!(decision.as_str(), name);
+    }
 }

@@ -38,75 +38,95 @@ pub struct Conflict {
 impl Contribution {
     /// `result` is `base` with `patch` applied.
     pub fn new(base: &Value, patch: &[PatchOperation], result: Value) -> Self {
-        let mut writes: Vec<Write> = Vec::new();
+        let mut all: Vec<Write> = Vec::new();
         for operation in patch {
             for path in written(operation) {
-                let write = match operation {
-                    PatchOperation::Replace(_) => Write::At(path.to_buf()),
-                    _ => Write::inserting_or_removing(path, base),
-                };
-                if !writes.contains(&write) {
-                    writes.push(write);
+                let write = Write::of(operation, path, base);
+                if !all.contains(&write) {
+                    all.push(write);
                 }
             }
         }
-        let rewritten = |array: &PointerBuf| {
-            writes
-                .iter()
-                .any(|write| matches!(write, Write::At(path) if array.starts_with(path)))
+        let part_of_another = |write: &Write| {
+            let covers =
+                |other: &Write| matches!(other, Write::At(path) if write.place().starts_with(path));
+            all.iter().any(|other| other != write && covers(other))
         };
-        let swallowed = |write: &Write| matches!(write, Write::Append(array) if rewritten(array));
-        let writes = writes
-            .iter()
-            .filter(|write| !swallowed(write))
-            .cloned()
-            .collect();
-        Self { writes, result }
+        let writes = all.iter().filter(|write| !part_of_another(write));
+        Self {
+            writes: writes.cloned().collect(),
+            result,
+        }
     }
 
     /// The first place about which the two disagree.
-    fn disagreement<'a>(&'a self, other: &'a Self) -> Option<&'a Pointer> {
+    fn disagreement<'a>(&'a self, other: &'a Self, base: &Value) -> Option<&'a Pointer> {
         let pairs = self
             .writes
             .iter()
             .flat_map(|a| other.writes.iter().map(move |b| (a, b)));
         pairs
-            .filter_map(|(a, b)| overlap(a, b))
-            .find(|place| place.resolve(&self.result).ok() != place.resolve(&other.result).ok())
+            .filter_map(|(a, b)| overlap(a, b, base))
+            .find(|place| !self.agrees(other, place))
+    }
+
+    fn agrees(&self, other: &Self, place: &Pointer) -> bool {
+        place.resolve(&self.result).ok() == place.resolve(&other.result).ok()
     }
 }
 
 impl Write {
-    /// What an operation other than `replace` writes: at an index of an array it moves the
-    /// neighbours, unless the index is the end.
-    fn inserting_or_removing(path: &Pointer, base: &Value) -> Self {
-        let Some((parent, last)) = path.split_back() else {
-            return Write::At(path.to_buf());
-        };
-        match parent.resolve(base) {
-            Ok(Value::Array(array))
-                if last.encoded() == "-" || last.encoded() == array.len().to_string() =>
-            {
-                Write::Append(parent.to_buf())
+    /// What an operation writes at one of its paths. Whatever it does beyond the end of an array
+    /// of `base` is part of appending. At an index within, all but `replace` moves the neighbours.
+    fn of(operation: &PatchOperation, path: &Pointer, base: &Value) -> Self {
+        let moves = !matches!(operation, PatchOperation::Replace(_));
+        let mut place = PointerBuf::root();
+        for token in path.tokens() {
+            if let Ok(Value::Array(elements)) = place.resolve(base) {
+                if index(&token).is_none_or(|index| index >= elements.len()) {
+                    return Write::Append(place);
+                }
+                if moves && path.parent() == Some(place.as_ptr()) {
+                    return Write::At(place);
+                }
             }
-            Ok(Value::Array(_)) => Write::At(parent.to_buf()),
-            _ => Write::At(path.to_buf()),
+            place.push_back(token);
+        }
+        Write::At(place)
+    }
+
+    fn place(&self) -> &Pointer {
+        match self {
+            Write::At(place) | Write::Append(place) => place,
         }
     }
 }
 
-/// The deeper of two places when one is at or above the other.
-fn overlap<'w>(a: &'w Write, b: &'w Write) -> Option<&'w Pointer> {
+/// The place to compare two writes at, when they are not beside each other.
+fn overlap<'w>(a: &'w Write, b: &'w Write, base: &Value) -> Option<&'w Pointer> {
     let (upper, lower) = match (a, b) {
         (Write::Append(_), Write::Append(_)) => return None,
+        // An element's own place is beside the end of its array.
         (Write::Append(array), Write::At(path)) | (Write::At(path), Write::Append(array)) => {
-            // An element's own place is beside the end of its array.
-            return array.starts_with(path).then_some(array.as_ptr());
+            (path, array)
         }
         (Write::At(a), Write::At(b)) if a.len() <= b.len() => (a, b),
         (Write::At(a), Write::At(b)) => (b, a),
     };
-    lower.starts_with(upper).then_some(lower.as_ptr())
+    lower
+        .starts_with(upper)
+        .then(|| comparable(upper, lower, base))
+}
+
+/// The deeper of two places, unless an array between them was written as a whole: an index within
+/// then means one element to one patch and another to the other, so the array is what to compare.
+fn comparable<'w>(upper: &Pointer, lower: &'w Pointer, base: &Value) -> &'w Pointer {
+    let above = std::iter::successors(lower.parent(), |place| place.parent());
+    above
+        .take_while(|place| place.len() >= upper.len())
+        .filter(|place| matches!(place.resolve(base), Ok(Value::Array(_))))
+        .last()
+        .unwrap_or(lower)
 }
 
 /// Merges contributions to `base` none of which may disagree with another.
@@ -116,7 +136,7 @@ fn overlap<'w>(a: &'w Write, b: &'w Write) -> Option<&'w Pointer> {
 pub fn merge(base: &Value, contributions: &[Contribution]) -> Result<Value, Conflict> {
     for (second, later) in contributions.iter().enumerate() {
         for (first, earlier) in contributions[..second].iter().enumerate() {
-            if let Some(path) = earlier.disagreement(later) {
+            if let Some(path) = earlier.disagreement(later, base) {
                 return Err(Conflict {
                     first,
                     second,
@@ -131,15 +151,44 @@ pub fn merge(base: &Value, contributions: &[Contribution]) -> Result<Value, Conf
 /// Merges contributions to `base`; where two disagree, the later one stands.
 pub fn last_wins(base: &Value, contributions: &[Contribution]) -> Value {
     let mut merged = base.clone();
-    for contribution in contributions {
+    for (index, contribution) in contributions.iter().enumerate() {
+        let result = &contribution.result;
         for write in &contribution.writes {
-            match write {
-                Write::At(path) => put(&mut merged, path, &contribution.result),
-                Write::Append(array) => append(&mut merged, array, base, &contribution.result),
+            let array_above = array_written(&contributions[..index], write.place(), base);
+            match (write, array_above) {
+                (Write::At(path), None) => put(&mut merged, path, result),
+                (Write::Append(array), None) => {
+                    let covers =
+                        |write: &Write| matches!(write, Write::At(path) if array.starts_with(path));
+                    let has_it = |earlier: &Contribution| {
+                        earlier.writes.iter().any(covers) && earlier.agrees(contribution, array)
+                    };
+                    if !contributions[..index].iter().any(has_it) {
+                        append(&mut merged, array, base, result);
+                    }
+                }
+                (_, Some(array)) => put(&mut merged, array, result),
             }
         }
     }
     merged
+}
+
+/// The array above `place` that an earlier contribution wrote as a whole, so that an index below
+/// no longer means the element that it meant in `base`.
+fn array_written<'w>(
+    earlier: &[Contribution],
+    place: &'w Pointer,
+    base: &Value,
+) -> Option<&'w Pointer> {
+    let writes = earlier.iter().flat_map(|contribution| &contribution.writes);
+    let above = writes.filter_map(|write| match write {
+        Write::At(upper) if place.starts_with(upper) => Some(comparable(upper, place, base)),
+        _ => None,
+    });
+    above
+        .filter(|array| *array != place)
+        .min_by_key(|array| array.len())
 }
 
 /// Makes `merged` at `path` what `result` is there, with the parents it needs.
@@ -156,6 +205,8 @@ fn put(merged: &mut Value, path: &Pointer, result: &Value) {
         (Ok(Value::Object(members)), None) => {
             members.shift_remove(last.decoded().as_ref());
         }
+        // What is gone with its parent needs no removing.
+        (_, None) => {}
         (Ok(Value::Array(elements)), Some(value)) if last.encoded() != "-" => {
             match index(&last).and_then(|i| elements.get_mut(i)) {
                 Some(element) => *element = value.clone(),
@@ -190,159 +241,4 @@ fn append(merged: &mut Value, array: &Pointer, base: &Value, result: &Value) {
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-    use rstest::rstest;
-    use serde_json::json;
-
-    use super::*;
-    use crate::admission::patch::apply;
-
-    fn contribution(base: &Value, patch: &Value) -> Contribution {
-        let operations: Vec<PatchOperation> = serde_json::from_value(patch.clone()).unwrap();
-        let result = apply(base, &operations).unwrap();
-        Contribution::new(base, &operations, result.clone())
-    }
-
-    fn base() -> Value {
-        json!({"tags": {"x": "1"}, "list": [1, 2], "price": null, "deep": {"a": {"b": 0, "c": 0}}})
-    }
-
-    #[rstest]
-    #[case::apart(
-        json!([{"op": "add", "path": "/price", "value": 1}]),
-        json!([{"op": "add", "path": "/tags/y", "value": "2"}]),
-        json!({"tags": {"x": "1", "y": "2"}, "list": [1, 2], "price": 1, "deep": {"a": {"b": 0, "c": 0}}})
-    )]
-    #[case::the_same_twice(
-        json!([{"op": "remove", "path": "/tags/x"}]),
-        json!([{"op": "remove", "path": "/tags/x"}]),
-        json!({"tags": {}, "list": [1, 2], "price": null, "deep": {"a": {"b": 0, "c": 0}}})
-    )]
-    #[case::appends(
-        json!([{"op": "add", "path": "/list/-", "value": 3}]),
-        json!([{"op": "add", "path": "/list/2", "value": 4}, {"op": "add", "path": "/list/-", "value": 5}]),
-        json!({"tags": {"x": "1"}, "list": [1, 2, 3, 4, 5], "price": null, "deep": {"a": {"b": 0, "c": 0}}})
-    )]
-    #[case::agreeing_above_and_below(
-        json!([{"op": "replace", "path": "/deep/a", "value": {"b": 9}}]),
-        json!([{"op": "replace", "path": "/deep/a/b", "value": 9}]),
-        json!({"tags": {"x": "1"}, "list": [1, 2], "price": null, "deep": {"a": {"b": 9}}})
-    )]
-    #[case::different_elements(
-        json!([{"op": "replace", "path": "/list/0", "value": 8}]),
-        json!([{"op": "replace", "path": "/list/1", "value": 9}]),
-        json!({"tags": {"x": "1"}, "list": [8, 9], "price": null, "deep": {"a": {"b": 0, "c": 0}}})
-    )]
-    #[case::a_test_writes_nothing(
-        json!([{"op": "test", "path": "/price", "value": null}]),
-        json!([{"op": "add", "path": "/price", "value": 2}]),
-        json!({"tags": {"x": "1"}, "list": [1, 2], "price": 2, "deep": {"a": {"b": 0, "c": 0}}})
-    )]
-    fn patches_that_agree_are_merged(#[case] a: Value, #[case] b: Value, #[case] expected: Value) {
-        let base = base();
-        let (a, b) = (contribution(&base, &a), contribution(&base, &b));
-        assert_eq!(merge(&base, &[a, b]).unwrap(), expected);
-    }
-
-    #[rstest]
-    #[case::same_place(
-        json!([{"op": "add", "path": "/price", "value": 1}]),
-        json!([{"op": "add", "path": "/price", "value": 2}]),
-        "/price"
-    )]
-    #[case::above(
-        json!([{"op": "replace", "path": "/deep/a", "value": {}}]),
-        json!([{"op": "replace", "path": "/deep/a/b", "value": 1}]),
-        "/deep/a/b"
-    )]
-    #[case::below_what_is_removed(
-        json!([{"op": "replace", "path": "/deep/a/c", "value": 1}]),
-        json!([{"op": "remove", "path": "/deep"}]),
-        "/deep/a/c"
-    )]
-    #[case::append_and_replace(
-        json!([{"op": "add", "path": "/list/-", "value": 3}]),
-        json!([{"op": "replace", "path": "/list", "value": []}]),
-        "/list"
-    )]
-    #[case::array_elements_moved(
-        json!([{"op": "remove", "path": "/list/0"}]),
-        json!([{"op": "add", "path": "/list/0", "value": 0}]),
-        "/list"
-    )]
-    #[case::moved_away(
-        json!([{"op": "move", "from": "/price", "path": "/cost"}]),
-        json!([{"op": "replace", "path": "/price", "value": 2}]),
-        "/price"
-    )]
-    fn patches_that_disagree_conflict(#[case] a: Value, #[case] b: Value, #[case] path: &str) {
-        let base = base();
-        let (a, b) = (contribution(&base, &a), contribution(&base, &b));
-        let conflict = merge(&base, &[a.clone(), b.clone()]).unwrap_err();
-        assert_eq!(
-            conflict,
-            Conflict {
-                first: 0,
-                second: 1,
-                path: path.to_owned()
-            }
-        );
-        assert_eq!(merge(&base, &[b, a]).unwrap_err().path, path);
-    }
-
-    #[test]
-    fn the_later_of_two_stands_when_asked_for() {
-        let base = base();
-        let a = contribution(&base, &json!([{"op": "remove", "path": "/deep"}]));
-        let b = contribution(
-            &base,
-            &json!([{"op": "replace", "path": "/deep/a/b", "value": 7}]),
-        );
-        let merged = last_wins(&base, &[a.clone(), b.clone()]);
-        assert_eq!(merged["deep"], json!({"a": {"b": 7, "c": 0}}));
-        assert_eq!(last_wins(&base, &[b, a]).get("deep"), None);
-    }
-
-    fn write() -> impl Strategy<Value = Value> {
-        let path = prop_oneof!["/[a-c]", "/o/[a-c]", "/o/[a-c]/[a-b]"];
-        (path, any::<u8>(), any::<bool>()).prop_map(|(path, value, nested)| {
-            let value = if nested {
-                json!({"a": value})
-            } else {
-                json!(value)
-            };
-            json!({"op": "add", "path": path, "value": value})
-        })
-    }
-
-    proptest! {
-        #[test]
-        fn the_order_of_a_merge_does_not_matter(
-            a in prop::collection::vec(write(), 1..4),
-            b in prop::collection::vec(write(), 1..4),
-        ) {
-            let base = json!({"o": {"a": {}, "b": {"a": 1}}, "a": 0});
-            let contributions: Vec<_> = [a, b].into_iter().filter_map(|patch| {
-                let operations: Vec<PatchOperation> = serde_json::from_value(json!(patch)).ok()?;
-                let result = apply(&base, &operations).ok()?;
-                Some(Contribution::new(&base, &operations, result.clone()))
-            }).collect();
-            let reversed: Vec<_> = contributions.iter().rev().cloned().collect();
-            match (merge(&base, &contributions), merge(&base, &reversed)) {
-                (Ok(one), Ok(other)) => prop_assert_eq!(one, other),
-                (one, other) => prop_assert_eq!(one.is_err(), other.is_err()),
-            }
-        }
-
-        #[test]
-        fn a_single_contribution_is_its_result(patch in prop::collection::vec(write(), 1..5)) {
-            let base = json!({"o": {"a": {}, "b": {"a": 1}}, "a": 0});
-            let operations: Vec<PatchOperation> = serde_json::from_value(json!(patch)).unwrap();
-            if let Ok(result) = apply(&base, &operations) {
-                let contribution = Contribution::new(&base, &operations, result.clone());
-                prop_assert_eq!(merge(&base, &[contribution]).unwrap(), result);
-            }
-        }
-    }
-}
+mod tests;

@@ -10,23 +10,105 @@ pub enum Compare {
     /// Every difference of value. `patch(before) == after`, to the letter.
     Exactly,
     /// As a peer sees it that parsed the spec into models of its own and wrote it again: a member
-    /// that is null on one side and absent on the other is the same, and so are `2` and `2.0`.
+    /// that is null, false or empty on one side and absent on the other is the same, and so are
+    /// `2` and `2.0`. dstack leaves a member out of its requests only at such a default.
     Reserialized,
 }
+
+/// How many operations a patch may have, as in the API server (`maxJSONPatchOperations`).
+const MAX_OPERATIONS: usize = 10_000;
+
+/// How many bytes of JSON the `copy` operations of one patch may duplicate, as in the API server
+/// (`JSONPatchMaxCopyBytes`): a few dozen copies of a copy would fill any memory.
+const MAX_COPIED: usize = 3 * 1024 * 1024;
+
+/// How deep a spec may nest: what JSON readers here take, so that a patched spec can be read again.
+const MAX_DEPTH: usize = 127;
 
 /// Applies `patch` to a copy of `spec`.
 ///
 /// # Errors
 /// In words, with the operation's index and path, when an operation does not apply (RFC 6902,
-/// section 5) or leaves something that is no object.
+/// section 5), when the patch is out of all proportion, or when it leaves something that is no object.
 pub fn apply(spec: &Value, patch: &[PatchOperation]) -> Result<Value, String> {
+    if patch.len() > MAX_OPERATIONS {
+        let operations = patch.len();
+        return Err(format!(
+            "it has {operations} operations, more than {MAX_OPERATIONS}"
+        ));
+    }
     let mut after = spec.clone();
-    json_patch::patch(&mut after, patch)
-        .map_err(|e| format!("operation {} at {}: {}", e.operation, e.path, e.kind))?;
+    let mut copied = 0;
+    for (index, operation) in patch.iter().enumerate() {
+        step(&mut after, operation, &mut copied)
+            .map_err(|why| format!("operation {index} at {}: {why}", operation.path()))?;
+    }
     if after.is_object() {
         Ok(after)
     } else {
         Err("the patch leaves no JSON object".to_owned())
+    }
+}
+
+/// Applies one operation. When it does not apply, `spec` may be left anyhow.
+fn step(spec: &mut Value, operation: &PatchOperation, copied: &mut usize) -> Result<(), String> {
+    let found = |path: &PointerBuf| spec.pointer(path.as_str());
+    let incoming = match operation {
+        PatchOperation::Test(op) => {
+            return match found(&op.path) {
+                Some(value) if equal(value, &op.value) => Ok(()),
+                Some(_) => Err("value did not match".to_owned()),
+                None => Err("path is invalid".to_owned()),
+            };
+        }
+        PatchOperation::Remove(_) => None,
+        PatchOperation::Add(op) => Some(&op.value),
+        PatchOperation::Replace(op) => Some(&op.value),
+        PatchOperation::Move(op) => found(&op.from),
+        PatchOperation::Copy(op) => {
+            let source = found(&op.from);
+            *copied += source.map_or(0, |source| source.to_string().len());
+            source
+        }
+    };
+    if *copied > MAX_COPIED {
+        return Err(format!(
+            "the patch copies more than {MAX_COPIED} bytes in all"
+        ));
+    }
+    let levels = incoming.map_or(0, |value| operation.path().count() + depth(value));
+    if levels > MAX_DEPTH {
+        return Err(format!(
+            "the spec would nest deeper than {MAX_DEPTH} levels"
+        ));
+    }
+    // What is changed is a copy, so nothing has to be undone: the crate's undoing panics where a
+    // `move` to a place above its source is to be taken back.
+    json_patch::patch_unsafe(spec, std::slice::from_ref(operation)).map_err(|e| e.kind.to_string())
+}
+
+/// Whether two values are one by the rule of `test` (RFC 6902, section 4.6): numbers by what they
+/// count, so that a plugin which read `8.0` and tests for `8` is right.
+fn equal(a: &Value, b: &Value) -> bool {
+    match (a, b) {
+        (Value::Number(a), Value::Number(b)) => same_number(a, b),
+        (Value::Array(a), Value::Array(b)) => {
+            a.len() == b.len() && a.iter().zip(b).all(|(a, b)| equal(a, b))
+        }
+        (Value::Object(a), Value::Object(b)) => {
+            let same = |(key, a): (&String, &Value)| b.get(key).is_some_and(|b| equal(a, b));
+            a.len() == b.len() && a.iter().all(same)
+        }
+        _ => a == b,
+    }
+}
+
+/// How many arrays and objects enclose the deepest of a value's parts.
+fn depth(value: &Value) -> usize {
+    match value {
+        Value::Array(elements) => 1 + elements.iter().map(depth).max().unwrap_or(0),
+        Value::Object(members) => 1 + members.values().map(depth).max().unwrap_or(0),
+        _ => 0,
     }
 }
 
@@ -126,17 +208,19 @@ impl Diff {
                 a.len() == b.len() && a.iter().zip(b).all(|(a, b)| self.same(a, b))
             }
             (Value::Object(a), Value::Object(b)) => {
-                a.iter()
-                    .all(|(key, old)| b.get(key).map_or(old.is_null(), |new| self.same(old, new)))
-                    && b.iter()
-                        .all(|(key, new)| a.contains_key(key) || new.is_null())
+                a.iter().all(|(key, old)| {
+                    b.get(key)
+                        .map_or(is_default(old), |new| self.same(old, new))
+                }) && b
+                    .iter()
+                    .all(|(key, new)| a.contains_key(key) || is_default(new))
             }
             _ => before == after,
         }
     }
 
     fn negligible(&self, value: &Value) -> bool {
-        self.compare == Compare::Reserialized && value.is_null()
+        self.compare == Compare::Reserialized && is_default(value)
     }
 
     fn at(&mut self, token: &str, step: impl FnOnce(&mut Self)) {
@@ -169,10 +253,23 @@ impl Diff {
     }
 }
 
+/// Whether a member of this value says no more than its absence.
+fn is_default(value: &Value) -> bool {
+    match value {
+        Value::Null | Value::Bool(false) => true,
+        Value::Array(elements) => elements.is_empty(),
+        Value::Object(members) => members.is_empty(),
+        Value::Bool(true) | Value::Number(_) | Value::String(_) => false,
+    }
+}
+
 /// Whether two numbers are one: `2` and `2.0` are, `1` and `1.5` are not.
 fn same_number(a: &Number, b: &Number) -> bool {
     a == b || (a.is_f64() != b.is_f64() && a.as_f64() == b.as_f64())
 }
+
+#[cfg(test)]
+mod properties;
 
 #[cfg(test)]
 mod tests {
@@ -186,6 +283,10 @@ mod tests {
     #[case::null_added(json!({}), json!({"a": null}), json!([]))]
     #[case::null_left_out(json!({"a": null}), json!({}), json!([]))]
     #[case::null_deep_in_a_list(json!({"l": [{"a": 1}]}), json!({"l": [{"a": 1, "b": null}]}), json!([]))]
+    #[case::defaults_written_out(json!({}), json!({"a": false, "b": [], "c": {}}), json!([]))]
+    #[case::set_to_false(json!({"a": true}), json!({"a": false}), json!([{"op": "replace", "path": "/a", "value": false}]))]
+    #[case::emptied(json!({"a": [1]}), json!({"a": []}), json!([{"op": "remove", "path": "/a/0"}]))]
+    #[case::true_added(json!({}), json!({"a": true}), json!([{"op": "add", "path": "/a", "value": true}]))]
     #[case::number_rewritten(json!({"a": 2}), json!({"a": 2.0}), json!([]))]
     #[case::set_to_null(json!({"a": 1}), json!({"a": null}), json!([{"op": "replace", "path": "/a", "value": null}]))]
     #[case::removed(json!({"a": 1}), json!({}), json!([{"op": "remove", "path": "/a"}]))]
@@ -212,8 +313,98 @@ mod tests {
 
     #[test]
     fn a_patch_may_not_replace_the_spec_with_something_else() {
-        let patch: Vec<PatchOperation> =
-            serde_json::from_value(json!([{"op": "replace", "path": "", "value": [1]}])).unwrap();
-        assert!(apply(&json!({"a": 1}), &patch).is_err());
+        assert!(
+            applied(
+                &json!({"a": 1}),
+                json!([{"op": "replace", "path": "", "value": [1]}])
+            )
+            .is_err()
+        );
+    }
+
+    fn applied(spec: &Value, patch: Value) -> Result<Value, String> {
+        apply(spec, &serde_json::from_value::<Vec<_>>(patch).unwrap())
+    }
+
+    #[rstest]
+    #[case::integer_for_decimal(json!(8.0), json!(8), true)]
+    #[case::decimal_for_integer(json!(8), json!(8.0), true)]
+    #[case::deep(json!([{"a": 1.0, "b": null}]), json!([{"b": null, "a": 1}]), true)]
+    #[case::minus_zero(json!(-0.0), json!(0), true)]
+    #[case::other_number(json!(8.5), json!(8), false)]
+    #[case::text_for_number(json!("8"), json!(8), false)]
+    #[case::null_for_absent(json!({}), json!({"a": null}), false)]
+    #[case::longer_list(json!([1, 2]), json!([1]), false)]
+    fn a_test_compares_as_the_rfc_says(
+        #[case] is: Value,
+        #[case] tested: Value,
+        #[case] passes: bool,
+    ) {
+        let patch = json!([{"op": "test", "path": "/v", "value": tested}]);
+        assert_eq!(applied(&json!({"v": is}), patch).is_ok(), passes);
+    }
+
+    #[rstest]
+    #[case::empty_key(json!({"": {"": 1}}), json!([{"op": "replace", "path": "//", "value": 2}]), json!({"": {"": 2}}))]
+    #[case::escaped(json!({"a/b": 1, "a~1b": 2}), json!([{"op": "remove", "path": "/a~1b"}]), json!({"a~1b": 2}))]
+    #[case::tilde(json!({"~1": 1}), json!([{"op": "replace", "path": "/~01", "value": 2}]), json!({"~1": 2}))]
+    #[case::root(json!({"a": 1}), json!([{"op": "add", "path": "", "value": {"b": 1}}]), json!({"b": 1}))]
+    #[case::later_on_earlier(
+        json!({"l": [1, 2]}),
+        json!([{"op": "remove", "path": "/l/0"}, {"op": "replace", "path": "/l/0", "value": 3}]),
+        json!({"l": [3]})
+    )]
+    #[case::move_up(json!({"a": {"b": 1, "c": 2}}), json!([{"op": "move", "from": "/a/b", "path": "/a"}]), json!({"a": 1}))]
+    fn pointers_and_order_are_the_rfcs(
+        #[case] before: Value,
+        #[case] patch: Value,
+        #[case] after: Value,
+    ) {
+        assert_eq!(applied(&before, patch).unwrap(), after);
+    }
+
+    #[rstest]
+    #[case::leading_zero(json!([{"op": "replace", "path": "/l/00", "value": 1}]))]
+    #[case::beyond_the_end(json!([{"op": "add", "path": "/l/3", "value": 1}]))]
+    #[case::remove_after_the_end(json!([{"op": "remove", "path": "/l/-"}]))]
+    #[case::absent(json!([{"op": "remove", "path": "/x"}]))]
+    #[case::replace_absent(json!([{"op": "replace", "path": "/x", "value": 1}]))]
+    #[case::no_parent(json!([{"op": "add", "path": "/x/y", "value": 1}]))]
+    #[case::into_itself(json!([{"op": "move", "from": "/o", "path": "/o/a"}]))]
+    #[case::move_up_and_fail(
+        json!([{"op": "move", "from": "/o/p", "path": "/o"}, {"op": "test", "path": "/o", "value": 0}])
+    )]
+    fn what_does_not_apply_is_an_error(#[case] patch: Value) {
+        assert!(applied(&json!({"l": [1, 2], "o": {"p": {}}}), patch).is_err());
+    }
+
+    #[test]
+    fn a_patch_of_copies_of_copies_ends_early() {
+        let double = json!({"op": "copy", "from": "/a", "path": "/a/-"});
+        let error =
+            applied(&json!({"a": ["x".repeat(1000)]}), json!(vec![double; 64])).unwrap_err();
+        assert!(
+            error.contains("the patch copies more than 3145728 bytes"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn a_patch_has_at_most_ten_thousand_operations() {
+        let test = json!({"op": "test", "path": "/a", "value": 1});
+        assert!(applied(&json!({"a": 1}), json!(vec![test.clone(); 10_000])).is_ok());
+        assert!(applied(&json!({"a": 1}), json!(vec![test; 10_001])).is_err());
+    }
+
+    #[test]
+    fn a_patched_spec_nests_no_deeper_than_can_be_read() {
+        let nested = |levels: usize| (0..levels).fold(json!(1), |inner, _| json!([inner]));
+        let add = |levels| json!([{"op": "add", "path": "/a", "value": nested(levels)}]);
+        let deepest = applied(&json!({}), add(126)).unwrap();
+        assert!(serde_json::from_str::<Value>(&deepest.to_string()).is_ok());
+        let too_deep = applied(&json!({}), add(127)).unwrap_err();
+        assert!(too_deep.contains("deeper than 127 levels"), "{too_deep}");
+        let text = format!("{{\"a\":{}}}", nested(127));
+        assert!(serde_json::from_str::<Value>(&text).is_err());
     }
 }

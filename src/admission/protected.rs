@@ -41,12 +41,14 @@ pub fn changed(before: &Value, after: &Value, grants: &[Grant]) -> Option<String
         .flat_map(|spec| spec.keys());
     let top = members
         .filter(|name| is_protected_member(name))
-        .map(|name| format!("/{name}"));
-    let nested = ["/configuration/type", "/configuration/name"].map(str::to_owned);
-    top.chain(nested).find(|path| {
-        before.pointer(path) != after.pointer(path)
-            && !grants.iter().any(|grant| grant.covers(path))
-    })
+        .filter(|name| before.get(name) != after.get(name))
+        .map(|name| PointerBuf::from_tokens([name.as_str()]).to_string());
+    let nested = ["/configuration/type", "/configuration/name"]
+        .into_iter()
+        .filter(|path| before.pointer(path) != after.pointer(path))
+        .map(str::to_owned);
+    top.chain(nested)
+        .find(|path| !grants.iter().any(|grant| grant.covers(path)))
 }
 
 fn is_protected_member(name: &str) -> bool {
@@ -64,6 +66,8 @@ mod tests {
     #[case::elsewhere(json!({"configuration": {"type": "task", "max_price": 1}}), None)]
     #[case::renamed(json!({"run_name": "b", "configuration": {"type": "task"}}), Some("/run_name"))]
     #[case::other_repo(json!({"repo_id": "x", "configuration": {"type": "task"}}), Some("/repo_id"))]
+    #[case::repo_by_an_odd_name(json!({"repo_a/b": 1, "configuration": {"type": "task"}}), Some("/repo_a~1b"))]
+    #[case::null_name(json!({"configuration": {"type": "task", "name": null}}), Some("/configuration/name"))]
     #[case::other_type(json!({"configuration": {"type": "service"}}), Some("/configuration/type"))]
     #[case::configuration_replaced(json!({"configuration": null}), Some("/configuration/type"))]
     fn identity_is_protected(#[case] after: Value, #[case] expected: Option<&str>) {

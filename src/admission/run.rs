@@ -1,9 +1,10 @@
 //! One review's way through a chain, as a state machine: it asks for calls, it is fed what came
 //! of them, and it ends in a [`Decision`].
 //!
-//! It knows no clock and no runtime. Whoever drives it makes the calls, all of a round at once,
-//! and feeds the outcomes in any order.
+//! It knows no clock and no runtime. Whoever drives it makes the calls of a round in any order or
+//! all at once, and feeds what came of them.
 
+use std::cell::OnceCell;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,10 +15,11 @@ use super::chain::{Chain, FailurePolicy, Member, Mode, OnConflict, Reinvocation}
 use super::decision::{Decision, Part, PartResult};
 use super::merge::{self, Contribution};
 use super::review::Review;
+use super::schema::Fit;
 use super::verdict::{Call, Fault, FaultKind, Outcome, Phase, Verdict};
 use super::{patch, protected};
 
-/// A review on its way. Begin with [`Run::new`], then [`Run::next`] and [`Run::feed`] in turn.
+/// A review on its way. Begin with [`Run::new`], then [`Run::next_round`] and [`Run::feed`] in turn.
 pub struct Run<'c, P> {
     chain: &'c Chain<P>,
     mode: Mode,
@@ -27,6 +29,8 @@ pub struct Run<'c, P> {
     parts: Vec<Part>,
     /// The spec as it was after each member's last mutating call, by the member's index.
     left: Vec<Option<Arc<Value>>>,
+    /// The models that the original spec fits, looked for when a plugin first changes something.
+    fit: OnceCell<Option<Fit>>,
 }
 
 /// Where a run stands.
@@ -89,6 +93,7 @@ impl<'c, P> Run<'c, P> {
             step: Step::Mutating(0),
             parts: Vec::new(),
             left,
+            fit: OnceCell::new(),
         }
     }
 
@@ -153,11 +158,13 @@ impl<'c, P> Run<'c, P> {
         }
     }
 
-    /// Takes in what came of a round: one reply for each ask, in the order of the asks.
+    /// Takes in what came of a round: one reply for each ask, in the order of the asks. A plugin
+    /// without a reply has failed.
     pub fn feed(&mut self, round: &Round<'c, P>, replies: Vec<Reply>) {
         let reinvoked = matches!(round.step, Step::Reinvoking(_));
         let mut changes: Vec<Change> = Vec::new();
 
+        let replies = replies.into_iter().chain(std::iter::repeat_with(no_reply));
         for (ask, reply) in round.asks.iter().zip(replies) {
             let member = ask.member;
             let mut part = Part {
@@ -174,14 +181,18 @@ impl<'c, P> Run<'c, P> {
             match reply.outcome {
                 Outcome::Skipped(condition) => part.result = PartResult::Skipped(condition),
                 Outcome::Fault(fault) => part.result = failed(member, fault),
+                // A denial stands whatever comes with it, as in the API server.
+                Outcome::Verdict(verdict) if !verdict.denials.is_empty() => {
+                    part.warnings = verdict.warnings;
+                    part.annotations = verdict.annotations;
+                    part.result = PartResult::Denied(verdict.denials);
+                }
                 Outcome::Verdict(verdict) => match self.accept(member, ask.call.phase, &verdict) {
                     Err(fault) => part.result = failed(member, fault),
                     Ok(change) => {
                         part.warnings = verdict.warnings;
                         part.annotations = verdict.annotations;
-                        if !verdict.denials.is_empty() {
-                            part.result = PartResult::Denied(verdict.denials);
-                        } else if let Some(after) = change {
+                        if let Some(after) = change {
                             part.patch = verdict.patch;
                             changes.push(Change {
                                 part: self.parts.len(),
@@ -208,10 +219,12 @@ impl<'c, P> Run<'c, P> {
 
     /// Ends the run where it stands.
     pub fn finish(self) -> Decision {
-        let unsettled = (0..self.chain.members().len())
-            .filter(|&index| self.step == Step::Done && self.is_stale(index))
-            .map(|index| Arc::clone(&self.chain.members()[index].name));
-        let unsettled = unsettled.collect();
+        let unsettled = self
+            .parts
+            .iter()
+            .filter(|part| part.reinvoked && self.is_stale(part.member))
+            .map(|part| Arc::clone(&part.plugin))
+            .collect();
         Decision::new(self.review, self.spec, self.parts, unsettled)
     }
 
@@ -288,8 +301,31 @@ impl<'c, P> Run<'c, P> {
         Ok(Some(after))
     }
 
-    fn check_schema(&self, _patch: &[PatchOperation], _after: &Value) -> Result<(), Fault> {
-        Ok(())
+    /// Holds a changed spec against the models of the dstack version that the original spec fits.
+    fn check_schema(&self, patch: &[PatchOperation], after: &Value) -> Result<(), Fault> {
+        let Some(schemas) = self.chain.schemas() else {
+            return Ok(());
+        };
+        let original = self.review.spec.value();
+        let fit = self
+            .fit
+            .get_or_init(|| schemas.version_fitting(self.review.kind, original));
+        let Some(fit) = *fit else { return Ok(()) };
+        let touched: Vec<&str> = patch
+            .iter()
+            .flat_map(patch::written)
+            .map(|path| path.as_str())
+            .collect();
+        let violations = schemas.violations(fit, &self.spec, after, &touched);
+        if violations.is_empty() {
+            return Ok(());
+        }
+        let listed: Vec<String> = violations.iter().map(ToString::to_string).collect();
+        let message = format!(
+            "after its patch dstack would refuse the spec: {}",
+            listed.join("; ")
+        );
+        Err(Fault::new(FaultKind::Schema, message).with_detail(format!("dstack {}", fit.version())))
     }
 
     /// Makes the changes of one round the spec that the next round sees.
@@ -305,7 +341,7 @@ impl<'c, P> Run<'c, P> {
             Contribution::new(&self.spec, &self.parts[change.part].patch, change.after)
         };
         let contributions: Vec<_> = changes.into_iter().map(contribution).collect();
-        if on_conflict == OnConflict::LastWins || self.mode == Mode::Monitor {
+        if on_conflict == OnConflict::LastWins {
             self.spec = Arc::new(merge::last_wins(&self.spec, &contributions));
             return;
         }
@@ -313,11 +349,19 @@ impl<'c, P> Run<'c, P> {
             Ok(merged) => self.spec = Arc::new(merged),
             Err(conflict) => {
                 let with = Arc::clone(&self.parts[parts[conflict.first]].plugin);
-                let later = &mut self.parts[parts[conflict.second]];
-                later.result = PartResult::Conflict {
+                self.parts[parts[conflict.second]].result = PartResult::Conflict {
                     with,
                     path: conflict.path,
                 };
+                match self.mode {
+                    Mode::Enforce => parts
+                        .iter()
+                        .for_each(|&part| self.parts[part].patch.clear()),
+                    // What is reported does not end the run, so those after see something.
+                    Mode::Monitor => {
+                        self.spec = Arc::new(merge::last_wins(&self.spec, &contributions));
+                    }
+                }
             }
         }
     }
@@ -327,6 +371,14 @@ impl<'c, P> Run<'c, P> {
 struct Change {
     part: usize,
     after: Value,
+}
+
+fn no_reply() -> Reply {
+    let fault = Fault::new(FaultKind::Transport, "no answer of it was kept");
+    Reply {
+        outcome: Outcome::Fault(fault),
+        took: Duration::ZERO,
+    }
 }
 
 fn failed<P>(member: &Member<P>, fault: Fault) -> PartResult {
@@ -349,3 +401,6 @@ fn exempt<P>(index: usize, member: &Member<P>, phase: Phase, reason: &Arc<str>) 
         annotations: Vec::new(),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -102,6 +102,15 @@ mod tests {
     }
 
     #[rstest]
+    #[case::lone_surrogate(r#"{"a": "\ud800"}"#)]
+    #[case::number_out_of_range(r#"{"a": 1e400}"#)]
+    #[case::nested_too_deep(&format!("{{\"a\": {}1{}}}", "[".repeat(127), "]".repeat(127)))]
+    #[case::no_object("[1]")]
+    fn what_cannot_be_held_without_loss_is_no_spec(#[case] text: &str) {
+        assert!(Spec::parse(Bytes::copy_from_slice(text.as_bytes())).is_err());
+    }
+
+    #[rstest]
     #[case::number_kept(
         r#"{"z": 1.10, "big": 123456789012345678901234567890, "a": {"x": 1e-05}}"#,
         json!([{"op": "add", "path": "/a/y", "value": 1}]),
@@ -121,6 +130,36 @@ mod tests {
         r#"{"a": 1, "b": 2, "c": 3, "d": 4}"#,
         json!([{"op": "remove", "path": "/b"}, {"op": "add", "path": "/e", "value": 5}]),
         r#"{"a": 1, "c": 3, "d": 4, "e": 5}"#
+    )]
+    #[case::name_given_twice(
+        r#"{"a": 1.0, "b": 2, "a": 3.0}"#,
+        json!([{"op": "remove", "path": "/b"}]),
+        r#"{"a": 3.0}"#
+    )]
+    #[case::empty_and_odd_names(
+        r#"{"": {"/": 1.0, "~": 2.0}, "x": 1}"#,
+        json!([{"op": "remove", "path": "//~1"}]),
+        r#"{"": {"~": 2.0}, "x": 1}"#
+    )]
+    #[case::exponents(
+        r#"{"a": 1E5, "b": -0.0, "c": 1}"#,
+        json!([{"op": "replace", "path": "/c", "value": 2}]),
+        r#"{"a": 1E5, "b": -0.0, "c": 2}"#
+    )]
+    #[case::same_number_written_otherwise(
+        r#"{"a": -0.0, "c": 1}"#,
+        json!([{"op": "replace", "path": "/a", "value": 0.0}, {"op": "remove", "path": "/c"}]),
+        r#"{"a": -0.0}"#
+    )]
+    #[case::taken_from_the_front(
+        r#"{"l": [{"n": 1.0}, {"n": 2.00}, {"n": 3.000}]}"#,
+        json!([{"op": "remove", "path": "/l/0"}]),
+        r#"{"l": [{"n": 2.00}, {"n": 3.000}]}"#
+    )]
+    #[case::surrogate_pair(
+        r#"{"a": "\ud83d\ude00", "c": 1}"#,
+        json!([{"op": "remove", "path": "/c"}]),
+        r#"{"a": "\ud83d\ude00"}"#
     )]
     #[case::escaped_key(
         r#"{"a\"b": 1.0, "c": 1}"#,

@@ -70,6 +70,16 @@ pub struct Denial {
     pub reason: Option<String>,
 }
 
+impl Denial {
+    /// The message, or what the API server says in place of an empty one.
+    pub fn words(&self) -> &str {
+        match self.message.trim() {
+            "" => "denied without explanation",
+            message => message,
+        }
+    }
+}
+
 /// A plugin that did not do its part. What follows is its failure policy's choice.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]

@@ -3,18 +3,19 @@
 use std::io::{self, Write};
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::load::load;
 use super::unusable;
 use crate::admission::chain::{Globs, Member, Mode, OnConflict};
 use crate::admission::verdict::Phase;
-use crate::config::resolve::{Settings, Tls};
+use crate::config::resolve::{Settings, Tls, worst_case};
 use crate::plugins::Plugin;
 
 /// Shows the chain, or every problem with exit code 2.
 pub fn run(config: Option<&Path>) -> anyhow::Result<ExitCode> {
-    let settings = match load(config) {
+    let settings = match load(config, &Arc::default()) {
         Ok(settings) => settings,
         Err(problems) => return Ok(unusable(&problems)?),
     };
@@ -35,7 +36,7 @@ fn show(out: &mut impl Write, settings: &Settings) -> io::Result<()> {
     writeln!(out, "admin       {}", settings.admin)?;
     let (deadline, worst) = (
         period(settings.deadline),
-        period(settings.chain.worst_case()),
+        period(worst_case(&settings.chain)),
     );
     writeln!(
         out,

@@ -3,26 +3,30 @@
 use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use sha1::{Digest, Sha1};
 
+use crate::admission::schema::SpecSchemas;
 use crate::config::resolve::{self, Settings};
 use crate::config::{self, Problems};
 
 const DEFAULT: &str = include_str!("../config/default.yaml");
 const DEFAULT_NAME: &str = "embedded default";
 
-/// Loads the configuration at `path`, or the embedded default. Blocks.
+/// Loads the configuration at `path`, or the embedded default. Its chain checks specs against
+/// `schemas`. Blocks.
 ///
 /// # Errors
 /// Everything that is wrong with it.
-pub fn load(path: Option<&Path>) -> Result<Settings, Problems> {
+pub fn load(path: Option<&Path>, schemas: &Arc<SpecSchemas>) -> Result<Settings, Problems> {
     let parsed = match path {
         Some(path) => config::read(path),
         None => config::parse(DEFAULT, DEFAULT_NAME),
     };
     let mut settings = parsed.then(|loaded| resolve::resolve(loaded, SystemTime::now()))?;
+    settings.chain.check_specs(Arc::clone(schemas));
     match path {
         Some(path) => settings.inputs.push(path.to_owned()),
         None => settings.state_dir = default_state_dir(settings.state_dir),

@@ -9,6 +9,7 @@ use tokio::signal::unix::Signal;
 
 use super::load::{fingerprint, load};
 use super::serve::{Bound, go_live};
+use crate::admission::schema::SpecSchemas;
 use crate::server::Shared;
 
 /// Files are looked at this often, by content: a watch on a file misses the symlink swaps of
@@ -23,6 +24,7 @@ pub(super) struct Watch {
     pub inputs: Vec<PathBuf>,
     /// The state of the inputs that is in force.
     pub known: [u8; 20],
+    pub schemas: Arc<SpecSchemas>,
     pub bound: Bound,
 }
 
@@ -62,10 +64,11 @@ impl Watch {
     }
 
     async fn reload(&mut self, shared: &Arc<Shared>) {
-        let (config, bound) = (self.config.clone(), self.bound);
+        let (config, schemas, bound) = (self.config.clone(), Arc::clone(&self.schemas), self.bound);
         let into = Arc::clone(shared);
         let reloaded =
-            tokio::task::spawn_blocking(move || reload(config.as_deref(), bound, &into)).await;
+            tokio::task::spawn_blocking(move || reload(config.as_deref(), &schemas, bound, &into))
+                .await;
         match reloaded.unwrap_or_else(|panic| Err(panic.to_string())) {
             Ok(inputs) => self.inputs = inputs,
             Err(why) => {
@@ -79,8 +82,13 @@ impl Watch {
 }
 
 /// Loads the configuration and puts it in force. Returns the files that it depends on.
-fn reload(config: Option<&Path>, bound: Bound, shared: &Shared) -> Result<Vec<PathBuf>, String> {
-    let settings = load(config).map_err(|problems| problems.to_string())?;
+fn reload(
+    config: Option<&Path>,
+    schemas: &Arc<SpecSchemas>,
+    bound: Bound,
+    shared: &Shared,
+) -> Result<Vec<PathBuf>, String> {
+    let settings = load(config, schemas).map_err(|problems| problems.to_string())?;
     for warning in &settings.warnings {
         tracing::warn!("{warning}");
     }

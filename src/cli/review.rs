@@ -23,7 +23,7 @@ use crate::protocol::dstack::decode_request;
 
 /// Decides every file. Exit code 1 when one of them is denied.
 pub fn run(arguments: &ReviewArguments) -> anyhow::Result<ExitCode> {
-    let settings = match load(arguments.configured.config.as_deref()) {
+    let settings = match load(arguments.configured.config.as_deref(), &Arc::default()) {
         Ok(settings) => settings,
         Err(problems) => return Ok(unusable(&problems)?),
     };

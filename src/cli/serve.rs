@@ -16,8 +16,9 @@ use tokio_util::sync::CancellationToken;
 use super::load::{fingerprint, load};
 use super::{reload, unusable};
 use crate::admission::chain::{Member, Mode};
+use crate::admission::schema::SpecSchemas;
 use crate::certs::{self, Made};
-use crate::config::resolve::{Settings, Tls};
+use crate::config::resolve::{Settings, Tls, worst_case};
 use crate::engine::Engine;
 use crate::observe::audit::{Audit, Target};
 use crate::observe::logs;
@@ -27,21 +28,35 @@ use crate::server::{Live, Server, Shared, tls};
 
 /// Serves until a signal ends it.
 pub fn run(config: Option<&Path>) -> anyhow::Result<ExitCode> {
-    let settings = match load(config) {
+    let schemas = Arc::new(SpecSchemas::new());
+    let settings = match load(config, &schemas) {
         Ok(settings) => settings,
         Err(problems) => return Ok(unusable(&problems)?),
     };
-    logs::start(settings.log.format, settings.log.level).context("log level")?;
+    let _log = logs::start(settings.log.format, settings.log.level)?;
     for warning in &settings.warnings {
         tracing::warn!("{warning}");
     }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?;
-    runtime.block_on(serve(config, settings))
+    if settings
+        .chain
+        .members()
+        .iter()
+        .any(|member| member.phases.mutating)
+    {
+        let warmed = Arc::clone(&schemas);
+        runtime.spawn_blocking(move || warmed.warm());
+    }
+    runtime.block_on(serve(config, schemas, settings))
 }
 
-async fn serve(config: Option<&Path>, settings: Settings) -> anyhow::Result<ExitCode> {
+async fn serve(
+    config: Option<&Path>,
+    schemas: Arc<SpecSchemas>,
+    settings: Settings,
+) -> anyhow::Result<ExitCode> {
     // At once after loading, so that no later change is taken for what was loaded.
     let known = fingerprint(&settings.inputs);
     let mut term = signal(SignalKind::terminate())?;
@@ -72,6 +87,7 @@ async fn serve(config: Option<&Path>, settings: Settings) -> anyhow::Result<Exit
         config: config.map(Path::to_owned),
         inputs,
         known,
+        schemas,
         bound,
     };
     let shared = Arc::new(Shared::new(in_force.live, metrics, limits));
@@ -241,7 +257,7 @@ fn configz(settings: &Settings) -> String {
         "tls": tls,
         "pathPrefix": settings.path_prefix,
         "deadline": period(settings.deadline),
-        "worstCase": period(settings.chain.worst_case()),
+        "worstCase": period(worst_case(&settings.chain)),
         "limits": {
             "bodyBytes": limits.body_bytes,
             "inFlight": limits.in_flight,

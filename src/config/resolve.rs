@@ -350,7 +350,7 @@ impl Notes {
                 format!("the dstack server gives up after 8s, so {text} is too long"),
             );
         }
-        let worst = chain.worst_case();
+        let worst = worst_case(chain);
         if worst > deadline {
             let worst = humantime::format_duration(worst);
             let message = format!(
@@ -360,6 +360,15 @@ impl Notes {
             self.warning("plugins", message);
         }
     }
+}
+
+/// How long the enforced plugins may take together. What runs in process is stopped by its evaluation
+/// budget within milliseconds, which do not count here.
+pub fn worst_case(chain: &Chain<Plugin>) -> Duration {
+    chain.worst_case(|member| match member.plugin.backend.is_remote() {
+        true => member.timeout,
+        false => Duration::ZERO,
+    })
 }
 
 /// How long the dstack server waits for bytes.

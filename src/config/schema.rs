@@ -22,6 +22,9 @@ fn without_null(schema: &mut Schema) {
     let Some(keywords) = schema.as_object_mut() else {
         return;
     };
+    if keywords.get("default").is_some_and(Value::is_null) {
+        keywords.remove("default");
+    }
     if let Some(Value::Array(types)) = keywords.get_mut("type") {
         types.retain(|name| name != "null");
         if let [only] = types.as_slice() {

@@ -8,18 +8,12 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::{self, JoinHandle};
-use std::time::Duration;
 
 use prometheus::IntCounterVec;
 
+use super::batch::Batch;
 use super::record::{Level, Record};
-
-/// How often a batch is written, and how much of it waits in memory at most.
-const BATCH_EVERY: Duration = Duration::from_millis(100);
-const BATCH_BYTES: usize = 16 << 20;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
@@ -118,14 +112,12 @@ pub struct Unwritten;
 impl Sink {
     fn open(target: &Target, errors: &IntCounterVec) -> Result<Self, String> {
         match target {
-            Target::Stdout => {
-                Batch::start("stdout".to_owned(), io::stdout(), errors).map(Sink::Batch)
-            }
+            Target::Stdout => batch("stdout".to_owned(), io::stdout(), errors),
             Target::File { path, mode } => {
                 let name = path.display().to_string();
                 let file = open(path).map_err(|e| format!("audit file {name}: {e}"))?;
                 match mode {
-                    Mode::Batch => Batch::start(name, file, errors).map(Sink::Batch),
+                    Mode::Batch => batch(name, file, errors),
                     mode => {
                         let strict = *mode == Mode::BlockingStrict;
                         Ok(Sink::Direct {
@@ -138,6 +130,23 @@ impl Sink {
             }
         }
     }
+}
+
+fn batch(
+    name: String,
+    to: impl Write + Send + 'static,
+    errors: &IntCounterVec,
+) -> Result<Sink, String> {
+    let errors = errors.clone();
+    let told = name.clone();
+    let lost = move |lost: u64, error: Option<&io::Error>| {
+        errors.with_label_values(&[&told]).inc_by(lost);
+        let why = error.map_or_else(|| "too many wait".to_owned(), ToString::to_string);
+        tracing::error!(sink = told, why, lost, "audit events not written");
+    };
+    Batch::start(to, lost)
+        .map(Sink::Batch)
+        .map_err(|e| format!("audit sink {name}: {e}"))
 }
 
 async fn write_through(file: Arc<Mutex<File>>, line: Vec<u8>) -> io::Result<()> {
@@ -182,74 +191,6 @@ fn open(path: &Path) -> io::Result<File> {
     Ok(file)
 }
 
-/// Lines that a thread of its own writes every so often.
-struct Batch {
-    name: String,
-    lines: Arc<Mutex<Vec<u8>>>,
-    errors: IntCounterVec,
-    /// Dropped to end the thread after one last write.
-    stop: Option<mpsc::Sender<()>>,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl Batch {
-    fn start(
-        name: String,
-        mut to: impl Write + Send + 'static,
-        errors: &IntCounterVec,
-    ) -> Result<Self, String> {
-        let lines = Arc::new(Mutex::new(Vec::new()));
-        let (stop, stopped) = mpsc::channel();
-        let (shared, sink, counted) = (Arc::clone(&lines), name.clone(), errors.clone());
-        let run = move || {
-            loop {
-                let last = stopped.recv_timeout(BATCH_EVERY) != Err(RecvTimeoutError::Timeout);
-                let lines = std::mem::take(&mut *locked(&shared));
-                if !lines.is_empty() {
-                    if let Err(error) = to.write_all(&lines).and_then(|()| to.flush()) {
-                        let lost = lines.iter().filter(|byte| **byte == b'\n').count();
-                        counted.with_label_values(&[&sink]).inc_by(lost as u64);
-                        tracing::error!(sink, %error, lost, "audit events not written");
-                    }
-                }
-                if last {
-                    break;
-                }
-            }
-        };
-        let thread = thread::Builder::new()
-            .name("audit".to_owned())
-            .spawn(run)
-            .map_err(|e| format!("audit: {e}"))?;
-        Ok(Self {
-            name,
-            lines,
-            errors: errors.clone(),
-            stop: Some(stop),
-            thread: Some(thread),
-        })
-    }
-
-    fn push(&self, line: &[u8]) {
-        let mut lines = locked(&self.lines);
-        if lines.len() + line.len() > BATCH_BYTES {
-            drop(lines);
-            self.errors.with_label_values(&[&self.name]).inc();
-            return;
-        }
-        lines.extend_from_slice(line);
-    }
-}
-
-impl Drop for Batch {
-    fn drop(&mut self) {
-        drop(self.stop.take());
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -263,20 +204,6 @@ mod tests {
         assert_eq!(
             std::fs::read_to_string(&path).unwrap(),
             "{\"a\":1}\n{\"c\":1}\n"
-        );
-    }
-
-    #[test]
-    fn a_batch_is_written_to_its_end_when_the_sink_closes() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("audit.log");
-        let errors = IntCounterVec::new(prometheus::Opts::new("e", "e"), &["sink"]).unwrap();
-        let batch = Batch::start("file".to_owned(), open(&path).unwrap(), &errors).unwrap();
-        (0..1000).for_each(|_| batch.push(b"{}\n"));
-        drop(batch);
-        assert_eq!(
-            std::fs::read_to_string(&path).unwrap().lines().count(),
-            1000
         );
     }
 }

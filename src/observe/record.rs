@@ -69,7 +69,7 @@ impl Record<'_> {
         let review = &self.decision.review;
         let (kind, user, project) = (review.kind.as_str(), &*review.user, &*review.project);
         let name = review.name().unwrap_or_default();
-        let took_ms = self.took.as_secs_f64() * 1e3;
+        let took_ms = self.took.as_micros() as f64 / 1e3;
         let (decision, id) = (self.decision.as_str(), &*review.id);
         match self.stage {
             Stage::ResponseComplete => match self.decision.denial() {

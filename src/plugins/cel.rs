@@ -1,37 +1,336 @@
-//! stub
+//! Policies in CEL: validations, audit annotations, mutations and match conditions over a spec.
+//!
+//! A policy is compiled once, every error at once, and then evaluated for many calls at the same
+//! time. It has no I/O, no clock and no state: one call always gets one outcome. What an
+//! evaluation may cost is bounded, since the spec is the user's.
+//!
+//! Names and semantics are those of Kubernetes' ValidatingAdmissionPolicy and match conditions.
+
+mod check;
+mod conditions;
+mod equal;
+mod explain;
+mod json;
+mod language;
+mod meter;
+mod mutate;
+mod program;
+mod rewrite;
+mod scope;
 pub mod source;
-use crate::admission::verdict::*;
-#[derive(Debug)]
-pub struct Policy;
-#[derive(Debug)]
-pub struct Conditions;
-#[derive(Debug)]
-pub struct CompileError {
-    pub field: String,
-    pub message: String,
+#[cfg(test)]
+mod tests;
+mod tree;
+mod val;
+mod write;
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use ::cel::Env;
+use ::cel::common::types::{CelNull, CelString};
+use json_patch::PatchOperation;
+use serde_json::Value;
+
+pub use self::conditions::Conditions;
+use self::language::Pattern;
+use self::meter::{BUDGET, Meter};
+use self::mutate::Mutation;
+pub use self::program::CompileError;
+use self::program::{Compiler, Program, enumerated, type_name};
+use self::scope::{GLOBALS, Globals, Scope, Variable, with_variables};
+use self::source::Source;
+use crate::admission::verdict::{Call, Denial, Fault, FaultKind, Outcome, Phase, Verdict};
+
+/// The most variables of one policy: each is a frame on the stack.
+const VARIABLES: usize = 100;
+
+/// A compiled policy.
+pub struct Policy {
+    env: Arc<Env>,
+    params: Value,
+    patterns: Vec<Pattern>,
+    variables: Vec<Variable>,
+    validations: Vec<Validation>,
+    annotations: Vec<(String, Program)>,
+    mutations: Vec<Mutation>,
 }
+
+struct Validation {
+    program: Program,
+    message: Option<String>,
+    message_expression: Option<Program>,
+    reason: Option<String>,
+}
+
 impl Policy {
-    pub fn compile(_: &source::Source, _: &serde_json::Value) -> Result<Policy, Vec<CompileError>> {
-        Ok(Policy)
+    /// Compiles a policy whose expressions see `params` under that name.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it: expressions that do not parse, names and functions that
+    /// do not exist, regular expressions and JSON pointers that are none, keys that exclude each
+    /// other.
+    pub fn compile(source: &Source, params: &Value) -> Result<Self, Vec<CompileError>> {
+        let names: Vec<String> = source.variables.iter().map(|v| v.name.clone()).collect();
+        let globals: Vec<&str> = GLOBALS.iter().copied().chain(["params"]).collect();
+        let mut compiler = Compiler::new(&globals, Some(&names), Some(params))?;
+
+        let variables = compile_variables(&mut compiler, source, &names);
+        let validations = enumerated(&source.validations, "validations")
+            .filter_map(|(field, validation)| compile_validation(&mut compiler, &field, validation))
+            .collect();
+        let annotations = enumerated(&source.audit_annotations, "auditAnnotations")
+            .filter_map(|(field, annotation)| {
+                if annotation.key.is_empty() {
+                    compiler.report(
+                        &format!("{field}.key"),
+                        "an annotation needs a key".to_owned(),
+                    );
+                }
+                let field = format!("{field}.valueExpression");
+                let program = compiler.compile(&field, &annotation.value_expression)?;
+                Some((annotation.key.clone(), program))
+            })
+            .collect();
+        let mutations = enumerated(&source.mutations, "mutations")
+            .filter_map(|(field, mutation)| Mutation::compile(&mut compiler, &field, mutation))
+            .collect();
+        if !compiler.errors.is_empty() {
+            return Err(compiler.errors);
+        }
+        Ok(Self {
+            env: Arc::clone(compiler.env),
+            patterns: compiler.patterns,
+            params: params.clone(),
+            variables,
+            validations,
+            annotations,
+            mutations,
+        })
     }
+
     pub fn has_mutations(&self) -> bool {
-        false
+        !self.mutations.is_empty()
     }
+
     pub fn has_validations(&self) -> bool {
-        true
+        !self.validations.is_empty()
     }
+
     pub fn has_annotations(&self) -> bool {
-        false
+        !self.annotations.is_empty()
     }
-    pub fn evaluate(&self, _: &Call) -> Outcome {
-        Outcome::Verdict(Verdict::default())
+
+    /// The mutations' patch in the mutating phase, denials and annotations in the validating one.
+    ///
+    /// A rule that errors, or spends the budget, is a fault. A denial that another rule has
+    /// come to stands beside it all the same, and the error becomes a warning.
+    pub fn evaluate(&self, call: &Call) -> Outcome {
+        let meter = Meter::new(BUDGET);
+        let verdict = match call.phase {
+            Phase::Mutating => self.mutate(call, &meter),
+            Phase::Validating => self.validate(call, &meter),
+        };
+        verdict.map_or_else(Outcome::Fault, Outcome::Verdict)
+    }
+
+    fn globals<'a>(&'a self, call: &'a Call, spec: &'a Value, meter: &'a Meter) -> Globals<'a> {
+        Globals {
+            review: &call.review,
+            spec,
+            params: Some(&self.params),
+            patterns: &self.patterns,
+            meter,
+        }
+    }
+
+    fn mutate(&self, call: &Call, meter: &Meter) -> Result<Verdict, Fault> {
+        let mut spec: Cow<'_, Value> = Cow::Borrowed(&call.spec);
+        let mut patch: Vec<PatchOperation> = Vec::new();
+        for (position, mutation) in self.mutations.iter().enumerate() {
+            let rule = || format!("mutations[{position}]");
+            let globals = self.globals(call, &spec, meter);
+            let operations = with_variables(&globals, &self.variables, &self.env, &mut |scope| {
+                mutation.operations(&self.env, scope, meter, &spec)
+            });
+            meter.check(&rule())?;
+            let operations = operations.map_err(|failure| {
+                let message = format!("{} cannot be made: {}", rule(), failure.message);
+                let fault = Fault::new(failure.kind, message);
+                match failure.expression {
+                    Some(expression) => fault.with_detail(expression),
+                    None => fault,
+                }
+            })?;
+            // Only a later mutation looks at the result.
+            if !operations.is_empty() && position + 1 < self.mutations.len() {
+                json_patch::patch(spec.to_mut(), &operations).map_err(|error| {
+                    Fault::new(
+                        FaultKind::PatchApply,
+                        format!("{} does not apply: {}", rule(), error.kind),
+                    )
+                })?;
+            }
+            patch.extend(operations);
+        }
+        Ok(Verdict {
+            patch,
+            ..Verdict::default()
+        })
+    }
+
+    fn validate(&self, call: &Call, meter: &Meter) -> Result<Verdict, Fault> {
+        let globals = self.globals(call, &call.spec, meter);
+        with_variables(&globals, &self.variables, &self.env, &mut |scope| {
+            let mut verdict = Verdict::default();
+            let mut faults = Vec::new();
+            for (position, validation) in self.validations.iter().enumerate() {
+                match validation.denial(&self.env, scope, meter, position) {
+                    Ok(denial) => verdict.denials.extend(denial),
+                    Err(fault) => faults.push(fault),
+                }
+            }
+            for (position, (key, program)) in self.annotations.iter().enumerate() {
+                match annotation(program, &self.env, scope, meter, position) {
+                    Ok(value) => verdict
+                        .annotations
+                        .extend(value.map(|value| (key.clone(), value))),
+                    Err(fault) => faults.push(fault),
+                }
+            }
+            if verdict.denials.is_empty() && !faults.is_empty() {
+                return Err(faults.swap_remove(0));
+            }
+            verdict
+                .warnings
+                .extend(faults.into_iter().map(|fault| fault.message));
+            Ok(verdict)
+        })
     }
 }
-impl Conditions {
-    pub fn compile(_: &[source::Condition]) -> Result<Conditions, Vec<CompileError>> {
-        Ok(Conditions)
+
+impl Validation {
+    fn denial(
+        &self,
+        env: &Arc<Env>,
+        scope: &dyn Scope,
+        meter: &Meter,
+        position: usize,
+    ) -> Result<Option<Denial>, Fault> {
+        let rule = format!("validations[{position}]");
+        let holds = self.program.holds(env, scope);
+        meter.check(&rule)?;
+        match holds {
+            Ok(true) => Ok(None),
+            Ok(false) => Ok(Some(Denial {
+                message: self.message(env, scope),
+                reason: self.reason.clone(),
+            })),
+            Err(why) => Err(self.program.fault(FaultKind::Rule, &rule, &why)),
+        }
     }
-    pub fn evaluate(&self, _: &Call) -> Result<Option<String>, Fault> {
-        Ok(None)
+
+    /// The message expression if it gives one line of text, else the message, else the rule.
+    fn message(&self, env: &Arc<Env>, scope: &dyn Scope) -> String {
+        let computed = self.message_expression.as_ref().and_then(|program| {
+            let text = program.evaluate(env, scope, |value| {
+                value
+                    .downcast_ref::<CelString>()
+                    .map(|text| text.inner().to_owned())
+            });
+            text.ok().flatten()
+        });
+        computed
+            .filter(|text| !text.trim().is_empty() && !text.contains(['\n', '\r']))
+            .or_else(|| self.message.clone())
+            .unwrap_or_else(|| format!("failed expression: {}", self.program.text.trim()))
     }
+}
+
+fn annotation(
+    program: &Program,
+    env: &Arc<Env>,
+    scope: &dyn Scope,
+    meter: &Meter,
+    position: usize,
+) -> Result<Option<String>, Fault> {
+    let rule = format!("auditAnnotations[{position}]");
+    let value = program.evaluate(env, scope, |value| {
+        if let Some(text) = value.downcast_ref::<CelString>() {
+            return Ok(Some(text.inner().to_owned()));
+        }
+        let null = value.downcast_ref::<CelNull>().is_some();
+        null.then_some(None)
+            .ok_or_else(|| format!("it gives {}, not a string", type_name(value.as_ref())))
+    });
+    meter.check(&rule)?;
+    let value = value.and_then(|value| value);
+    value.map_err(|why| program.fault(FaultKind::Rule, &rule, &why))
+}
+
+fn compile_variables(
+    compiler: &mut Compiler<'_>,
+    source: &Source,
+    names: &[String],
+) -> Vec<Variable> {
+    if names.len() > VARIABLES {
+        compiler.report(
+            "variables",
+            format!("{} variables; at most {VARIABLES} are allowed", names.len()),
+        );
+        return Vec::new();
+    }
+    let mut variables = Vec::new();
+    for (position, (field, variable)) in enumerated(&source.variables, "variables").enumerate() {
+        let name = &variable.name;
+        if !is_identifier(name) {
+            compiler.report(
+                &format!("{field}.name"),
+                format!("`{name}` is no CEL identifier"),
+            );
+        }
+        if names.iter().take(position).any(|earlier| earlier == name) {
+            compiler.report(
+                &format!("{field}.name"),
+                format!("there is another variable `{name}`"),
+            );
+        }
+        let program = compiler.compile(&format!("{field}.expression"), &variable.expression);
+        // One that does not compile is defined all the same: its users are not wrong.
+        if let Some(known) = &mut compiler.names.variables {
+            known
+                .depths
+                .push(program.as_ref().map_or(0, |program| program.depth));
+        }
+        let key = format!("variables.{name}");
+        variables.extend(program.map(|program| Variable { key, program }));
+    }
+    variables
+}
+
+fn compile_validation(
+    compiler: &mut Compiler<'_>,
+    field: &str,
+    source: &source::Validation,
+) -> Option<Validation> {
+    let program = compiler.compile(&format!("{field}.expression"), &source.expression);
+    let message_expression = source.message_expression.as_ref();
+    let message_expression = message_expression
+        .map(|expression| compiler.compile(&format!("{field}.messageExpression"), expression));
+    Some(Validation {
+        program: program?,
+        message: source.message.clone(),
+        message_expression: match message_expression {
+            Some(program) => Some(program?),
+            None => None,
+        },
+        reason: source.reason.clone(),
+    })
+}
+
+/// `[a-zA-Z_][a-zA-Z0-9_]*`, as CEL has it.
+fn is_identifier(name: &str) -> bool {
+    let first = name.chars().next();
+    first.is_some_and(|c| c.is_ascii_alphabetic() || c == '_')
+        && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
 }

@@ -41,8 +41,8 @@ impl Rest {
     }
 
     /// Sends the spec and reads the difference of what comes back as this plugin's patch. A plugin
-    /// server writes the spec from its own models: a member that it adds as null or writes as
-    /// another form of the same number is not a change.
+    /// server writes the spec from its own models: a member that it adds at its default or writes
+    /// as another form of the same number is not a change.
     ///
     /// # Errors
     /// When the server cannot be reached in time, or answers what the dstack server would refuse.

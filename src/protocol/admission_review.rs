@@ -158,7 +158,8 @@ struct ReviewAnswer {
 struct Response {
     #[serde(default)]
     uid: String,
-    allowed: bool,
+    /// Absent or null is no, as in the API server.
+    allowed: Option<bool>,
     patch: Option<String>,
     patch_type: Option<String>,
     status: Option<Status>,
@@ -199,19 +200,19 @@ pub fn decode_response(body: &[u8], uid: &str, phase: Phase) -> Result<Verdict, 
         return Err(Fault::new(FaultKind::WrongUid, message)
             .with_detail(format!("asked {uid}, answered `{}`", response.uid)));
     }
-    let patch = response.patch(phase)?;
-    let denials = if response.allowed {
-        Vec::new()
-    } else {
-        vec![denial(response.status)]
-    };
+    response.check_patch_type(phase)?;
+    let allowed = response.allowed.unwrap_or_default();
     Ok(Verdict {
-        patch: if denials.is_empty() {
-            patch
+        patch: if allowed {
+            response.patch()?
         } else {
             Vec::new()
         },
-        denials,
+        denials: if allowed {
+            Vec::new()
+        } else {
+            vec![denial(response.status)]
+        },
         warnings: shortened(response.warnings.unwrap_or_default()),
         annotations: response
             .audit_annotations
@@ -222,39 +223,35 @@ pub fn decode_response(body: &[u8], uid: &str, phase: Phase) -> Result<Verdict, 
 }
 
 impl Response {
-    fn patch(&self, phase: Phase) -> Result<Vec<PatchOperation>, Fault> {
-        let fault = |kind, message: String| Fault::new(kind, message);
-        let patch = self.patch.as_deref().unwrap_or_default();
-        let patch_type = self.patch_type.as_deref();
-        if phase == Phase::Validating && (!patch.is_empty() || patch_type.is_some()) {
-            let message = "it answered with a patch, which the validating phase does not take";
-            return Err(fault(FaultKind::PatchNotAllowed, message.to_owned()));
-        }
-        match patch_type {
-            None if patch.is_empty() => return Ok(Vec::new()),
-            None => {
-                return Err(fault(
-                    FaultKind::PatchType,
-                    "its patch has no patchType".to_owned(),
-                ));
+    /// A patch and its type come together, and never from the validating phase: the API server
+    /// checks that before it looks at the verdict.
+    fn check_patch_type(&self, phase: Phase) -> Result<(), Fault> {
+        let has_patch = self.patch.as_deref().is_some_and(|patch| !patch.is_empty());
+        let (kind, message) = match (phase, has_patch, self.patch_type.is_some()) {
+            (_, false, false) | (Phase::Mutating, true, true) => return Ok(()),
+            (Phase::Validating, ..) => (
+                FaultKind::PatchNotAllowed,
+                "it answered with a patch, which the validating phase does not take",
+            ),
+            (Phase::Mutating, true, false) => (FaultKind::PatchType, "its patch has no patchType"),
+            (Phase::Mutating, false, true) => {
+                (FaultKind::PatchType, "it says patchType but sends no patch")
             }
-            Some("JSONPatch") if patch.is_empty() => {
-                return Err(fault(
-                    FaultKind::PatchType,
-                    "it says patchType but sends no patch".to_owned(),
-                ));
-            }
-            Some("JSONPatch") => {}
-            Some(other) => {
-                let message = format!("its patchType is `{other}`; only JSONPatch is known");
-                return Err(fault(FaultKind::PatchType, message));
-            }
+        };
+        Err(Fault::new(kind, message))
+    }
+
+    fn patch(&self) -> Result<Vec<PatchOperation>, Fault> {
+        let (Some(patch), Some(patch_type)) = (&self.patch, &self.patch_type) else {
+            return Ok(Vec::new());
+        };
+        if patch_type != "JSONPatch" {
+            let message = format!("its patchType is `{patch_type}`; only JSONPatch is known");
+            return Err(Fault::new(FaultKind::PatchType, message));
         }
         let unreadable = |why: String| {
-            fault(
-                FaultKind::Undecodable,
-                format!("its patch cannot be read as a JSON Patch: {why}"),
-            )
+            let message = format!("its patch cannot be read as a JSON Patch: {why}");
+            Fault::new(FaultKind::Undecodable, message)
         };
         let json = BASE64_STANDARD
             .decode(patch)
@@ -392,9 +389,17 @@ mod tests {
     }
 
     #[rstest]
+    #[case::no_verdict(json!({"uid": "u"}))]
+    #[case::null(json!({"uid": "u", "allowed": null}))]
+    #[case::with_a_patch_nobody_reads(json!({"uid": "u", "allowed": false, "patchType": "X", "patch": "%%"}))]
+    fn whatever_does_not_allow_denies(#[case] response: Value) {
+        let verdict = decode_response(&answer(response), "u", Phase::Mutating).unwrap();
+        assert_eq!((verdict.denials.len(), verdict.patch.len()), (1, 0));
+    }
+
+    #[rstest]
     #[case::other_uid(json!({"uid": "x", "allowed": true}), FaultKind::WrongUid)]
     #[case::no_uid(json!({"allowed": true}), FaultKind::WrongUid)]
-    #[case::no_verdict(json!({"uid": "u"}), FaultKind::Undecodable)]
     #[case::patch_without_type(json!({"uid": "u", "allowed": true, "patch": "W10="}), FaultKind::PatchType)]
     #[case::type_without_patch(json!({"uid": "u", "allowed": true, "patchType": "JSONPatch"}), FaultKind::PatchType)]
     #[case::merge_patch(json!({"uid": "u", "allowed": true, "patchType": "MergePatch", "patch": "e30="}), FaultKind::PatchType)]

@@ -20,7 +20,6 @@ use super::{Limits, Live, Shared};
 use crate::admission::chain::Mode;
 use crate::admission::decision::Decision;
 use crate::admission::review::{Kind, Review, Spec};
-use crate::admission::text;
 use crate::observe::record::{Record, Stage};
 use crate::protocol::dstack::{decode_request, encode_answer, kind_of_path};
 
@@ -252,12 +251,8 @@ fn monitor(shared: &Arc<Shared>, live: Arc<Live>, decision: &Decision) {
 
 fn respond(decision: &Decision) -> Response<Full<Bytes>> {
     let review = &decision.review;
-    let spec = match decision.allowed() {
-        true => text::render(&review.spec, &decision.spec),
-        false => review.spec.text().clone(),
-    };
     let warnings: Vec<String> = decision.warnings().collect();
-    let body = encode_answer(&spec, decision.denial(), &review.id, &warnings);
+    let body = encode_answer(&decision.answer(), decision.denial(), &review.id, &warnings);
     let mut response = json(StatusCode::OK, body);
     if let Ok(id) = HeaderValue::from_str(&review.id) {
         response.headers_mut().insert(DECISION_HEADER, id);

