@@ -24,7 +24,7 @@ use rustls::RootCertStore;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
-use super::breaker::{self, Breaker};
+use super::breaker::{self, Attempt, Breaker};
 use crate::admission::review::Review;
 use crate::admission::verdict::{Budget, Fault, FaultKind};
 
@@ -133,16 +133,14 @@ impl Client {
             return Err(Fault::new(FaultKind::CircuitOpen, message).with_detail(address(url)));
         };
         attempt.inconclusive_if(budget.cut_short);
-        let result = self.exchange(url, review, body, budget).await;
-        match &result {
-            Err(fault) if speaks_of_the_plugin(fault) => {}
-            _ => attempt.succeeded(),
-        }
-        result.map_err(|fault| match fault.detail {
+        let answer = self.exchange(url, review, body, budget, attempt).await;
+        answer.map_err(|fault| match fault.detail {
             Some(_) => fault,
             None => fault.with_detail(address(url)),
         })
     }
+
+    /// One exchange. The attempt succeeds when the plugin is there to answer, whatever it says.
 
     async fn exchange(
         &self,
@@ -150,6 +148,7 @@ impl Client {
         review: &Review,
         body: Bytes,
         budget: Budget,
+        attempt: Attempt<'_>,
     ) -> Result<Bytes, Fault> {
         let mut retried = false;
         let response = loop {
@@ -163,6 +162,7 @@ impl Client {
 
         let status = response.status();
         if status.is_redirection() {
+            attempt.succeeded();
             let to = response
                 .headers()
                 .get(LOCATION)
@@ -176,13 +176,20 @@ impl Client {
                 .with_detail(format!("{} redirects to {to}", address(url))));
         }
         if !status.is_success() {
+            if !status.is_server_error() {
+                attempt.succeeded();
+            }
             let message = format!("it answered HTTP {status}");
             return Err(Fault::new(FaultKind::Status, message));
         }
         let limited = Limited::new(response.into_body(), self.max_response_bytes);
         match limited.collect().await {
-            Ok(collected) => Ok(collected.to_bytes()),
+            Ok(collected) => {
+                attempt.succeeded();
+                Ok(collected.to_bytes())
+            }
             Err(error) if error.is::<LengthLimitError>() => {
+                attempt.succeeded();
                 let message = format!(
                     "its answer is larger than {} bytes",
                     self.max_response_bytes
@@ -231,15 +238,6 @@ fn address(url: &Uri) -> String {
         url.authority().map_or("", |a| a.as_str()),
     );
     format!("{scheme}://{host}{}", url.path())
-}
-
-/// Whether a fault is about reaching the plugin at all, which its breaker counts.
-fn speaks_of_the_plugin(fault: &Fault) -> bool {
-    match fault.kind {
-        FaultKind::Connect | FaultKind::Tls | FaultKind::Transport => true,
-        FaultKind::Status => fault.message.starts_with("it answered HTTP 5"),
-        _ => false,
-    }
 }
 
 fn unreachable_fault(error: &legacy::Error, url: &Uri) -> Fault {
