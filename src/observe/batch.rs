@@ -11,10 +11,13 @@ use std::time::Duration;
 const EVERY: Duration = Duration::from_millis(100);
 const WAITING_BYTES: usize = 16 << 20;
 
+/// Learns how many lines are lost, and why if it was an error; else too many waited.
+type Lost = Arc<dyn Fn(u64, Option<&io::Error>) + Send + Sync>;
+
 /// A writer of lines. Dropping it writes what waits and ends its thread.
 pub struct Batch {
     lines: Arc<Mutex<Vec<u8>>>,
-    lost: Arc<dyn Fn(u64, Option<&io::Error>) + Send + Sync>,
+    lost: Lost,
     /// Dropped to end the thread after one last write.
     stop: Option<mpsc::Sender<()>>,
     thread: Option<JoinHandle<()>>,
@@ -30,16 +33,15 @@ impl Batch {
         lost: impl Fn(u64, Option<&io::Error>) + Send + Sync + 'static,
     ) -> io::Result<Self> {
         let lines = Arc::new(Mutex::new(Vec::new()));
-        let lost: Arc<dyn Fn(u64, Option<&io::Error>) + Send + Sync> = Arc::new(lost);
+        let lost: Lost = Arc::new(lost);
         let (stop, stopped) = mpsc::channel();
         let (waiting, tell) = (Arc::clone(&lines), Arc::clone(&lost));
         let run = move || loop {
             let last = stopped.recv_timeout(EVERY) != Err(RecvTimeoutError::Timeout);
             let lines = std::mem::take(&mut *locked(&waiting));
-            if !lines.is_empty() {
-                if let Err(error) = to.write_all(&lines).and_then(|()| to.flush()) {
-                    tell(count(&lines), Some(&error));
-                }
+            let written = to.write_all(&lines).and_then(|()| to.flush());
+            if let Err(error) = written {
+                tell(count(&lines), Some(&error));
             }
             if last {
                 break;

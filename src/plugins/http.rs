@@ -141,7 +141,6 @@ impl Client {
     }
 
     /// One exchange. The attempt succeeds when the plugin is there to answer, whatever it says.
-
     async fn exchange(
         &self,
         url: &Uri,

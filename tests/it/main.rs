@@ -11,6 +11,7 @@
 mod harness;
 
 mod chain;
+mod examples;
 mod failure;
 mod fan_out;
 mod patience;
