@@ -2,6 +2,7 @@
 //! server and records.
 
 mod check;
+mod live;
 mod load;
 mod reload;
 mod review;

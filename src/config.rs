@@ -9,6 +9,7 @@ pub mod defaults;
 pub mod env;
 pub mod file;
 mod keys;
+mod notes;
 pub mod places;
 pub mod plugin;
 pub mod problem;

@@ -7,8 +7,8 @@ use std::time::{Duration, SystemTime};
 
 use tokio::signal::unix::Signal;
 
+use super::live::{Bound, go_live};
 use super::load::{fingerprint, load};
-use super::serve::{Bound, go_live};
 use crate::admission::schema::SpecSchemas;
 use crate::server::Shared;
 

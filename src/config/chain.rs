@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use super::file::Exemption as ExemptionEntry;
+use super::notes::Notes;
 use super::places::{item, member};
 use super::plugin::{self, Match, PluginEntry};
-use super::resolve::Notes;
 use super::{defaults, suggest};
 use crate::admission::chain::{
     Chain, Exemption, FailurePolicy, Globs, Member, Mode, OnConflict, Phases, Reinvocation, Scope,

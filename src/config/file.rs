@@ -13,7 +13,7 @@ use serde::Deserialize;
 use serde::de::{self, Deserializer, MapAccess, Visitor, value::MapAccessDeserializer};
 
 use super::defaults;
-use super::plugin::{Match, PluginEntry};
+use super::plugin::{Basic, Match, PluginEntry};
 use super::units::{ByteCount, Expiry, Period};
 
 /// The configuration of dstack-admission.
@@ -110,18 +110,6 @@ pub struct Auth {
     pub basic: Option<Basic>,
     /// A file that holds a bearer token.
     pub bearer_token_file: Option<PathBuf>,
-}
-
-/// A user name, and a file that holds the password.
-#[derive(Clone, Debug, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Basic {
-    /// The user name.
-    #[schemars(extend("examples" = ["dstack"]))]
-    pub username: String,
-    /// A file that holds the password. A line break at its end does not count.
-    #[schemars(extend("examples" = ["/etc/dstack-admission/password"]))]
-    pub password_file: PathBuf,
 }
 
 /// What the server takes on at most.

@@ -7,7 +7,6 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::defaults;
-use super::file::Basic;
 
 use super::units::{ByteCount, Period};
 use crate::admission::review::Kind;
@@ -199,6 +198,18 @@ pub struct Remote {
     #[serde(default)]
     #[schemars(extend("default" = {}))]
     pub breaker: Breaker,
+}
+
+/// A user name, and a file that holds the password.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Basic {
+    /// The user name.
+    #[schemars(extend("examples" = ["dstack"]))]
+    pub username: String,
+    /// A file that holds the password. A line break at its end does not count.
+    #[schemars(extend("examples" = ["/etc/dstack-admission/password"]))]
+    pub password_file: PathBuf,
 }
 
 /// When a plugin that fails is no longer asked for a while.

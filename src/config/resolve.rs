@@ -3,12 +3,13 @@
 
 use std::fs;
 use std::net::{SocketAddr, ToSocketAddrs};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
 use rustls_pki_types::ServerName;
 
 use super::file::{self, AuditLevel, LogFormat, LogLevel, SinkMode};
+use super::notes::Notes;
 use super::places::item;
 use super::units::{ByteCount, Period};
 use super::{Loaded, Problem, Problems, chain, defaults};
@@ -122,35 +123,7 @@ pub fn resolve(loaded: Loaded, now: SystemTime) -> Result<Settings, Problems> {
     }
 }
 
-/// What is found on the way through a file.
-pub(super) struct Notes {
-    places: super::Places,
-    problems: Vec<Problem>,
-    warnings: Vec<Problem>,
-    inputs: Vec<PathBuf>,
-}
-
 impl Notes {
-    pub(super) fn problem(&mut self, path: impl Into<String>, message: impl Into<String>) {
-        self.problems.push(self.places.problem(path, message));
-    }
-
-    pub(super) fn warning(&mut self, path: impl Into<String>, message: impl Into<String>) {
-        self.warnings.push(self.places.problem(path, message));
-    }
-
-    /// Remembers a file that the settings depend on.
-    pub(super) fn input(&mut self, file: &Path) {
-        if !self.inputs.iter().any(|known| known == file) {
-            self.inputs.push(file.to_owned());
-        }
-    }
-
-    /// The value, or its problem noted at `path`.
-    pub(super) fn noted<T>(&mut self, path: &str, result: Result<T, String>) -> Option<T> {
-        result.map_err(|why| self.problem(path, why)).ok()
-    }
-
     fn address(&mut self, path: &str, text: &str) -> Option<SocketAddr> {
         let with_host = if text.starts_with(':') {
             format!("0.0.0.0{text}")

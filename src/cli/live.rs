@@ -1,0 +1,135 @@
+//! Putting settings in force: certificates, sinks and the engine are made from them.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use serde_json::json;
+
+use crate::admission::chain::{Member, Mode};
+use crate::certs::{self, Made};
+use crate::config::resolve::{Settings, Tls, worst_case};
+use crate::engine::Engine;
+use crate::observe::audit::{Audit, Target};
+use crate::observe::metrics::Metrics;
+use crate::plugins::Plugin;
+use crate::server::{Live, tls};
+
+/// The addresses of the open ports, which a reload cannot change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Bound {
+    pub listen: SocketAddr,
+    pub admin: SocketAddr,
+}
+
+/// A configuration made ready to be put in force.
+pub(super) struct InForce {
+    pub live: Live,
+    /// The certificates that were made for it, if they were.
+    pub made: Option<Made>,
+}
+
+/// Makes settings what connections use: certificates, sinks, the engine. Blocks for as long as
+/// reading and writing files takes.
+pub(super) fn go_live(settings: Settings, metrics: &Metrics) -> anyhow::Result<InForce> {
+    let configz = configz(&settings);
+    let (tls, made) = match settings.tls {
+        Tls::Off => (None, None),
+        Tls::Files { loaded, .. } => (Some(loaded), None),
+        Tls::Made { client_ca_file } => {
+            let made = certs::ensure(
+                &settings.state_dir,
+                &settings.server_names,
+                SystemTime::now(),
+            )?;
+            for done in &made.done {
+                tracing::info!("{done}");
+            }
+            metrics.certificate_expires("ca", made.ca_not_after);
+            let files = tls::Settings {
+                cert_file: made.server_file.clone(),
+                key_file: made.server_file.clone(),
+                client_ca_file,
+            };
+            (
+                Some(tls::load(&files).map_err(anyhow::Error::msg)?),
+                Some(made),
+            )
+        }
+    };
+    if let Some(loaded) = &tls {
+        metrics.certificate_expires("server", loaded.expires);
+    }
+    let audit = Audit::open(&settings.audit, metrics.audit_error_total.clone())
+        .map_err(anyhow::Error::msg)?;
+    let names = settings
+        .chain
+        .members()
+        .iter()
+        .map(|member| Arc::clone(&member.name));
+    let live = Live {
+        plugins: metrics.plugins(names),
+        engine: Engine::new(settings.chain, settings.deadline),
+        audit,
+        auth: settings.auth,
+        path_prefix: settings.path_prefix,
+        forward_headers: settings.forward_headers,
+        hash: settings.hash,
+        configz,
+        tls: tls.map(|loaded| loaded.config),
+    };
+    Ok(InForce { live, made })
+}
+
+/// What `/configz` shows: the settings that are in force, without secrets and without addresses,
+/// which may hold some.
+fn configz(settings: &Settings) -> String {
+    let period = |period| humantime::format_duration(period).to_string();
+    let limits = &settings.limits;
+    let sinks = settings.audit.sinks.iter().map(|sink| match sink {
+        Target::Stdout => json!({"stdout": {}}),
+        Target::File { path, mode } => json!({"file": {"path": path, "mode": format!("{mode:?}")}}),
+    });
+    let tls = match &settings.tls {
+        Tls::Off => "off",
+        Tls::Made { .. } => "made",
+        Tls::Files { .. } => "files",
+    };
+    let exemptions = settings.chain.exemptions().iter().map(|exemption| {
+        let expires = humantime::format_rfc3339_seconds(exemption.expires).to_string();
+        json!({"plugins": exemption.plugins, "reason": exemption.reason, "expires": expires})
+    });
+    let shown = json!({
+        "hash": settings.hash,
+        "listen": settings.listen,
+        "admin": settings.admin,
+        "stateDir": settings.state_dir,
+        "tls": tls,
+        "pathPrefix": settings.path_prefix,
+        "deadline": period(settings.deadline),
+        "worstCase": period(worst_case(&settings.chain)),
+        "limits": {
+            "bodyBytes": limits.body_bytes,
+            "inFlight": limits.in_flight,
+            "inFlightWait": period(limits.in_flight_wait),
+            "connections": limits.connections,
+        },
+        "audit": {"level": settings.audit.level.as_str(), "sinks": sinks.collect::<Vec<_>>()},
+        "plugins": settings.chain.members().iter().map(shown_plugin).collect::<Vec<_>>(),
+        "exemptions": exemptions.collect::<Vec<_>>(),
+    });
+    format!("{shown:#}\n")
+}
+
+fn shown_plugin(member: &Member<Plugin>) -> serde_json::Value {
+    json!({
+        "name": member.name,
+        "kind": member.plugin.backend.as_str(),
+        "mode": if member.mode == Mode::Enforce { "enforce" } else { "monitor" },
+        "mutating": member.phases.mutating,
+        "validating": member.phases.validating,
+        "failurePolicy": format!("{:?}", member.failure_policy),
+        "reinvocation": format!("{:?}", member.reinvocation),
+        "timeout": humantime::format_duration(member.timeout).to_string(),
+    })
+}
