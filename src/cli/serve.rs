@@ -35,12 +35,8 @@ pub fn run(config: Option<&Path>) -> anyhow::Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?;
-    if settings
-        .chain
-        .members()
-        .iter()
-        .any(|member| member.phases.mutating)
-    {
+    let mut members = settings.chain.members().iter();
+    if members.any(|member| member.phases.mutating) {
         let warmed = Arc::clone(&schemas);
         runtime.spawn_blocking(move || warmed.warm());
     }

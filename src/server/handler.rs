@@ -20,6 +20,7 @@ use super::{Limits, Live, Shared};
 use crate::admission::chain::Mode;
 use crate::admission::decision::Decision;
 use crate::admission::review::{Kind, Review, Spec};
+use crate::observe::audit::Unwritten;
 use crate::observe::record::{Record, Stage};
 use crate::protocol::dstack::{decode_request, encode_answer, kind_of_path};
 
@@ -200,7 +201,7 @@ async fn write(
     live: &Live,
     decision: &Decision,
     started: Instant,
-) -> Result<(), crate::observe::audit::Unwritten> {
+) -> Result<(), Unwritten> {
     let took = started.elapsed();
     let completed = decision.review.received + took;
     let stage = Stage::ResponseComplete;
@@ -218,14 +219,8 @@ async fn write(
 
 /// Asks the monitored plugins after the answer, so that they cost the user nothing.
 fn monitor(shared: &Arc<Shared>, live: Arc<Live>, decision: &Decision) {
-    let monitored = |mode| mode == Mode::Monitor;
-    if !live
-        .engine
-        .chain()
-        .members()
-        .iter()
-        .any(|member| monitored(member.mode))
-    {
+    let mut members = live.engine.chain().members().iter();
+    if members.all(|member| member.mode == Mode::Enforce) {
         return;
     }
     let (shared, decision) = (Arc::clone(shared), decision.clone());
