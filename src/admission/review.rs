@@ -81,7 +81,15 @@ impl Spec {
     /// # Errors
     /// When the text is no JSON or no object.
     pub fn parse(text: Bytes) -> Result<Self, SpecError> {
-        let value: Value = serde_json::from_slice(&text)?;
+        let value = serde_json::from_slice(&text)?;
+        Self::parsed(text, value)
+    }
+
+    /// A spec whose text has been parsed to `value` already.
+    ///
+    /// # Errors
+    /// When it is no object.
+    pub fn parsed(text: Bytes, value: Value) -> Result<Self, SpecError> {
         if !value.is_object() {
             return Err(SpecError::NotAnObject);
         }

@@ -69,11 +69,14 @@ fn read(file: &Path, arguments: &ReviewArguments) -> anyhow::Result<Arc<Review>>
         _ => bytes = fs::read(file).with_context(|| name.to_string())?,
     }
     let bytes = Bytes::from(bytes);
-    let (user, project, text) = match decode_request(&bytes) {
+    let (user, project, spec) = match decode_request(&bytes) {
         Ok(request) => (Some(request.user), Some(request.project), request.spec),
-        Err(_) => (None, None, bytes),
+        Err(_) => (
+            None,
+            None,
+            Spec::parse(bytes).with_context(|| name.to_string())?,
+        ),
     };
-    let spec = Spec::parse(text).with_context(|| name.to_string())?;
     let kind = match arguments.kind {
         Some(KindArgument::Run) => Kind::Run,
         Some(KindArgument::Fleet) => Kind::Fleet,

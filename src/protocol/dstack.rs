@@ -5,12 +5,13 @@
 //! by `{spec, error}`.
 
 use bytes::Bytes;
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use super::json::object;
-use crate::admission::review::Kind;
+use super::json::{Members, object};
+use crate::admission::review::{Kind, Spec};
 
 /// The kind of spec that a request path is about, below `prefix`; doubled slashes count as one.
 pub fn kind_of_path(path: &str, prefix: &str) -> Option<Kind> {
@@ -42,8 +43,8 @@ pub const fn endpoint(kind: Kind) -> &'static str {
 pub struct Request {
     pub user: String,
     pub project: String,
-    /// The JSON text of the spec, a part of the body it came in.
-    pub spec: Bytes,
+    /// Its text is a part of the body it came in.
+    pub spec: Spec,
 }
 
 #[derive(Deserialize)]
@@ -59,13 +60,43 @@ struct RequestBody<'b> {
 /// # Errors
 /// In words, when it is no JSON or lacks what a review needs.
 pub fn decode_request(body: &Bytes) -> Result<Request, String> {
+    if let Some(request) = decode_in_one_pass(body) {
+        return Ok(request);
+    }
     let parsed: RequestBody<'_> =
         object(body).map_err(|e| format!("this is no review request: {e}"))?;
     let spec = body.slice_ref(parsed.spec.get().as_bytes());
     Ok(Request {
         user: parsed.user,
         project: parsed.project,
-        spec,
+        spec: Spec::parse(spec).map_err(|e| e.to_string())?,
+    })
+}
+
+/// Reads a request as the dstack server writes it, and the spec on the way. Where that is not
+/// possible, [`decode_request`] finds out why.
+fn decode_in_one_pass(body: &Bytes) -> Option<Request> {
+    let mut members = Members::of(body)?;
+    let (mut user, mut project, mut spec) = (None, None, None);
+    while let Some(name) = members.name()? {
+        let again = match name {
+            "user" => user.replace(members.value()?.0).is_some(),
+            "project" => project.replace(members.value()?.0).is_some(),
+            "spec" => {
+                let (value, place) = members.value()?;
+                let parsed = Spec::parsed(body.slice(place), value).ok()?;
+                spec.replace(parsed).is_some()
+            }
+            _ => members.value::<IgnoredAny>().is_none(),
+        };
+        if again {
+            return None;
+        }
+    }
+    Some(Request {
+        user: user?,
+        project: project?,
+        spec: spec?,
     })
 }
 
@@ -169,12 +200,29 @@ mod tests {
             (request.user.as_str(), request.project.as_str()),
             ("u", "p")
         );
-        assert_eq!(request.spec, r#"{"a" : 1.0}"#);
+        assert_eq!(request.spec.text(), r#"{"a" : 1.0}"#);
+    }
+
+    #[rstest]
+    #[case::as_dstack_writes_it(r#"{"user": "u", "project": "p", "spec": {"a": 1}}"#)]
+    #[case::no_spaces(r#"{"user":"u","project":"p","spec":{"a":1}}"#)]
+    #[case::lines("\n{ \"spec\"\t:{\"a\":1} ,\r\n\"user\":\"u\",\"project\":\"p\" }\n")]
+    #[case::more_members(r#"{"x": [1, {"y": 2}], "n": -1e5, "user": "u", "project": "p", "spec": {"a": 1}, "b": false}"#)]
+    #[case::escaped_names(r#"{"us\u0065r": "u", "project": "p", "spec": {"a": 1}}"#)]
+    fn a_review_is_read_however_it_is_written(#[case] body: &str) {
+        let request = decode_request(&Bytes::copy_from_slice(body.as_bytes())).unwrap();
+        assert_eq!((&*request.user, &*request.project), ("u", "p"));
+        assert_eq!(**request.spec.value(), json!({"a": 1}));
     }
 
     #[rstest]
     #[case("")]
     #[case("[]")]
+    #[case(r#"{"user": "u", "project": "p", "spec": {},}"#)]
+    #[case(r#"{"user": "u" "project": "p", "spec": {}}"#)]
+    #[case(r#"{"user": "u", "user": "v", "project": "p", "spec": {}}"#)]
+    #[case(r#"{"user": "u", "project": "p", "spec": {}, "x": 1e}"#)]
+    #[case(r#"{"user": "u", "project": "p", "spec": []}"#)]
     #[case(r#"["u", "p", {}]"#)]
     #[case("{\"user\": \"u\"}")]
     #[case("{\"user\": 1, \"project\": \"p\", \"spec\": {}}")]

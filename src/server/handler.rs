@@ -3,10 +3,12 @@
 //! Whatever becomes of a review, its answer is HTTP 200 with `spec` and `error`, since the dstack
 //! server shows its user nothing else. Other statuses are for what is not a review.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
+use futures_util::FutureExt;
 use http::header::{ALLOW, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
@@ -19,7 +21,7 @@ use super::auth::{Authenticated, Unauthenticated};
 use super::{Limits, Live, Shared};
 use crate::admission::chain::Mode;
 use crate::admission::decision::Decision;
-use crate::admission::review::{Kind, Review, Spec};
+use crate::admission::review::{Kind, Review};
 use crate::observe::audit::Unwritten;
 use crate::observe::record::{Record, Stage};
 use crate::protocol::dstack::{decode_request, encode_answer, kind_of_path};
@@ -103,7 +105,6 @@ fn decode(
     body: &Bytes,
 ) -> Result<Arc<Review>, NotAReview> {
     let request = decode_request(body).map_err(NotAReview::Body)?;
-    let spec = Spec::parse(request.spec).map_err(|e| NotAReview::Body(e.to_string()))?;
     Ok(Arc::new(Review {
         id: Ulid::generate().to_string(),
         kind,
@@ -111,12 +112,12 @@ fn decode(
         project: request.project,
         received: SystemTime::now(),
         headers,
-        spec,
+        spec: request.spec,
     }))
 }
 
-/// Takes a review through the chain and records what came of it. The work is a task of its own, so
-/// that a caller who hangs up loses neither the decision's record, nor its turn's end, nor what the
+/// Takes a review through the chain and records what came of it. The work is not the
+/// connection's, so that a caller who hangs up loses neither the decision's record, nor its turn's end, nor what the
 /// monitored plugins say.
 async fn decide(
     shared: &Arc<Shared>,
@@ -142,7 +143,7 @@ async fn decide(
             decision
         }
     };
-    match shared.tasks.spawn(work).await {
+    match finish(shared, work).await {
         Ok(decision) => decision,
         Err(error) => {
             tracing::error!(id = review.id, %error, "a review ended in an internal error");
@@ -152,6 +153,20 @@ async fn decide(
             );
             record(shared, &live, decision, started).await
         }
+    }
+}
+
+/// Does the work that waits for nothing at once; as soon as it waits, it becomes a task of its own.
+async fn finish<W>(shared: &Shared, work: W) -> Result<Decision, String>
+where
+    W: Future<Output = Decision> + Send + 'static,
+{
+    let mut work = Box::pin(work);
+    let at_once = AssertUnwindSafe(|| work.as_mut().now_or_never());
+    match std::panic::catch_unwind(at_once) {
+        Ok(Some(decision)) => Ok(decision),
+        Ok(None) => shared.tasks.spawn(work).await.map_err(|e| e.to_string()),
+        Err(_) => Err("it panicked".to_owned()),
     }
 }
 
