@@ -5,15 +5,19 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The modules of the house and which of the others each may import, from the ground up.
-const FLOORS: [(&str, &[&str]); 9] = [
+const FLOORS: [(&str, &[&str]); 10] = [
     ("admission", &[]),
     ("protocol", &["admission"]),
-    ("plugins", &["admission", "protocol"]),
+    ("identity", &[]),
+    ("plugins", &["admission", "protocol", "identity"]),
     // The only one to join the chain and what plugins are.
     ("engine", &["admission", "plugins"]),
     ("observe", &["admission"]),
     ("certs", &[]),
-    ("server", &["admission", "protocol", "engine", "observe"]),
+    (
+        "server",
+        &["admission", "protocol", "identity", "engine", "observe"],
+    ),
     // Builds what it describes, and drives none of it.
     ("config", &["admission", "plugins", "observe", "server"]),
     // The only one to join everything.

@@ -5,6 +5,7 @@ pub mod certs;
 pub mod cli;
 pub mod config;
 pub mod engine;
+pub mod identity;
 pub mod observe;
 pub mod plugins;
 pub mod protocol;

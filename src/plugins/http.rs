@@ -4,8 +4,7 @@
 //! It knows no protocol: bytes out, bytes in, and whatever goes wrong as a [`Fault`].
 
 use std::error::Error;
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use base64::Engine;
@@ -21,12 +20,11 @@ use hyper_util::client::legacy;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use rustls::RootCertStore;
-use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
 use super::breaker::{self, Attempt, Breaker};
 use crate::admission::review::Review;
 use crate::admission::verdict::{Budget, Fault, FaultKind};
+use crate::identity::{certificates, in_file, private_key, roots, secret};
 
 /// Tells a plugin how long its answer is waited for, in milliseconds.
 const TIMEOUT_HEADER: &str = "x-dstack-admission-timeout-ms";
@@ -294,45 +292,26 @@ fn tls_config(settings: &Settings) -> Result<rustls::ClientConfig, String> {
     let builder = rustls::ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(|e| e.to_string())?;
-    let builder = builder.with_root_certificates(roots(settings.ca_file.as_deref())?);
+    let builder = builder.with_root_certificates(match &settings.ca_file {
+        Some(file) => roots(file)?,
+        None => public_roots(),
+    });
     match &settings.client_cert {
         None => Ok(builder.with_no_client_auth()),
         Some(ClientCert {
             cert_file,
             key_file,
-        }) => {
-            let key = PrivateKeyDer::from_pem_file(key_file).map_err(|e| in_file(key_file, e))?;
-            builder
-                .with_client_auth_cert(certificates(cert_file)?, key)
-                .map_err(|e| in_file(cert_file, e))
-        }
+        }) => builder
+            .with_client_auth_cert(certificates(cert_file)?, private_key(key_file)?)
+            .map_err(|e| in_file(cert_file, e)),
     }
 }
 
-fn roots(ca_file: Option<&Path>) -> Result<RootCertStore, String> {
+/// The public CAs, as Mozilla lists them.
+fn public_roots() -> RootCertStore {
     let mut roots = RootCertStore::empty();
-    match ca_file {
-        None => {
-            roots.add_parsable_certificates(
-                webpki_root_certs::TLS_SERVER_ROOT_CERTS.iter().cloned(),
-            );
-        }
-        Some(file) => {
-            for certificate in certificates(file)? {
-                roots.add(certificate).map_err(|e| in_file(file, e))?;
-            }
-        }
-    }
-    Ok(roots)
-}
-
-fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
-    let read: Result<Vec<_>, _> = CertificateDer::pem_file_iter(file).and_then(Iterator::collect);
-    let certificates = read.map_err(|e| in_file(file, e))?;
-    if certificates.is_empty() {
-        return Err(in_file(file, "no PEM certificate in it"));
-    }
-    Ok(certificates)
+    roots.add_parsable_certificates(webpki_root_certs::TLS_SERVER_ROOT_CERTS.iter().cloned());
+    roots
 }
 
 fn authorization(credentials: &Credentials) -> Result<HeaderValue, String> {
@@ -355,19 +334,4 @@ fn authorization(credentials: &Credentials) -> Result<HeaderValue, String> {
         HeaderValue::from_str(&text).map_err(|_| in_file(file, "not usable in a header"))?;
     value.set_sensitive(true);
     Ok(value)
-}
-
-/// A secret is its file's text without the line's end.
-fn secret(file: &Path) -> Result<String, String> {
-    let text = fs::read_to_string(file).map_err(|e| in_file(file, e))?;
-    let secret = text.trim_end_matches(['\r', '\n']);
-    if secret.is_empty() {
-        Err(in_file(file, "it is empty"))
-    } else {
-        Ok(secret.to_owned())
-    }
-}
-
-fn in_file(file: &Path, why: impl std::fmt::Display) -> String {
-    format!("{}: {why}", file.display())
 }

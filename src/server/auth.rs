@@ -1,13 +1,14 @@
 //! Who may ask for reviews: Basic or bearer credentials, compared in constant time.
 
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
 use subtle::{Choice, ConstantTimeEq};
+
+use crate::identity::secret;
 
 /// Where the credentials that a caller must show are kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -107,17 +108,10 @@ impl Auth {
     }
 }
 
-fn secret(file: &Path) -> Result<String, String> {
-    let text = fs::read_to_string(file).map_err(|e| format!("{}: {e}", file.display()))?;
-    let secret = text.trim_end_matches(['\r', '\n']);
-    match secret.is_empty() {
-        true => Err(format!("{}: it is empty", file.display())),
-        false => Ok(secret.to_owned()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use http::HeaderValue;
     use rstest::rstest;
 

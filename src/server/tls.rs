@@ -1,14 +1,15 @@
 //! The server's TLS: certificate, key, and whose client certificates are taken.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use rustls::ServerConfig;
 use rustls::server::WebPkiClientVerifier;
-use rustls::{RootCertStore, ServerConfig};
-use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use rustls_pki_types::CertificateDer;
 use x509_parser::parse_x509_certificate;
+
+use crate::identity::{certificates, in_file, private_key, roots};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
@@ -31,8 +32,7 @@ pub struct Loaded {
 pub fn load(settings: &Settings) -> Result<Loaded, String> {
     let chain = certificates(&settings.cert_file)?;
     let expires = expiry(&chain[0]).map_err(|why| in_file(&settings.cert_file, why))?;
-    let key = PrivateKeyDer::from_pem_file(&settings.key_file)
-        .map_err(|e| in_file(&settings.key_file, e))?;
+    let key = private_key(&settings.key_file)?;
 
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
@@ -41,12 +41,8 @@ pub fn load(settings: &Settings) -> Result<Loaded, String> {
     let builder = match &settings.client_ca_file {
         None => builder.with_no_client_auth(),
         Some(file) => {
-            let mut roots = RootCertStore::empty();
-            for certificate in certificates(file)? {
-                roots.add(certificate).map_err(|e| in_file(file, e))?;
-            }
-            let verifier =
-                WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build();
+            let roots = Arc::new(roots(file)?);
+            let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider).build();
             builder.with_client_cert_verifier(verifier.map_err(|e| in_file(file, e))?)
         }
     };
@@ -62,21 +58,8 @@ pub fn load(settings: &Settings) -> Result<Loaded, String> {
     })
 }
 
-fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
-    let read: Result<Vec<_>, _> = CertificateDer::pem_file_iter(file).and_then(Iterator::collect);
-    let certificates = read.map_err(|e| in_file(file, e))?;
-    match certificates.is_empty() {
-        true => Err(in_file(file, "no PEM certificate in it")),
-        false => Ok(certificates),
-    }
-}
-
 fn expiry(certificate: &CertificateDer<'_>) -> Result<SystemTime, String> {
     let (_, parsed) = parse_x509_certificate(certificate).map_err(|e| e.to_string())?;
     let seconds = u64::try_from(parsed.validity().not_after.timestamp()).unwrap_or_default();
     Ok(UNIX_EPOCH + Duration::from_secs(seconds))
-}
-
-fn in_file(file: &Path, why: impl std::fmt::Display) -> String {
-    format!("{}: {why}", file.display())
 }
