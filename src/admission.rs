@@ -8,10 +8,12 @@
 mod arbitrary;
 pub mod chain;
 pub mod decision;
+pub mod effective;
 pub mod merge;
 pub mod patch;
 pub mod protected;
 pub mod review;
+pub mod revision;
 pub mod run;
 pub mod schema;
 pub mod secrets;

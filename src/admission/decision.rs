@@ -11,7 +11,7 @@ use serde_json::Value;
 use super::patch::{self, Compare};
 use super::review::Review;
 use super::text;
-use super::verdict::{Denial, Fault, Phase};
+use super::verdict::{Denial, Fault, Phase, Rule};
 
 /// One plugin's part in a decision.
 #[derive(Clone, Debug)]
@@ -28,6 +28,8 @@ pub struct Part {
     pub patch: Vec<PatchOperation>,
     pub warnings: Vec<String>,
     pub annotations: Vec<(String, String)>,
+    /// The rules of a policy that denied or changed something.
+    pub fired: Vec<Rule>,
 }
 
 #[derive(Clone, Debug)]
@@ -252,6 +254,7 @@ mod tests {
             patch: Vec::new(),
             warnings: Vec::new(),
             annotations: Vec::new(),
+            fired: Vec::new(),
         }
     }
 

@@ -15,6 +15,7 @@ use super::chain::{Chain, FailurePolicy, Member, Mode, OnConflict, Reinvocation}
 use super::decision::{Decision, Part, PartResult};
 use super::merge::{self, Contribution};
 use super::review::Review;
+use super::revision::Revision;
 use super::schema::Fit;
 use super::verdict::{Call, Fault, FaultKind, Outcome, Phase, Verdict};
 use super::{patch, protected};
@@ -24,11 +25,11 @@ pub struct Run<'c, P> {
     chain: &'c Chain<P>,
     mode: Mode,
     review: Arc<Review>,
-    spec: Arc<Value>,
+    spec: Arc<Revision>,
     step: Step,
     parts: Vec<Part>,
     /// The spec as it was after each member's last mutating call, by the member's index.
-    left: Vec<Option<Arc<Value>>>,
+    left: Vec<Option<Arc<Revision>>>,
     /// The models that the original spec fits, looked for when a plugin first changes something.
     fit: OnceCell<Option<Fit>>,
 }
@@ -84,6 +85,7 @@ impl<'c, P> Run<'c, P> {
     }
 
     fn start(chain: &'c Chain<P>, mode: Mode, review: Arc<Review>, spec: Arc<Value>) -> Self {
+        let spec = Arc::new(Revision::new(review.kind, spec));
         let left = vec![None; chain.members().len()];
         Self {
             chain,
@@ -177,6 +179,7 @@ impl<'c, P> Run<'c, P> {
                 patch: Vec::new(),
                 warnings: Vec::new(),
                 annotations: Vec::new(),
+                fired: Vec::new(),
             };
             match reply.outcome {
                 Outcome::Skipped(condition) => part.result = PartResult::Skipped(condition),
@@ -185,6 +188,7 @@ impl<'c, P> Run<'c, P> {
                 Outcome::Verdict(verdict) if !verdict.denials.is_empty() => {
                     part.warnings = verdict.warnings;
                     part.annotations = verdict.annotations;
+                    part.fired = verdict.fired;
                     part.result = PartResult::Denied(verdict.denials);
                 }
                 Outcome::Verdict(verdict) => match self.accept(member, ask.call.phase, &verdict) {
@@ -192,6 +196,7 @@ impl<'c, P> Run<'c, P> {
                     Ok(change) => {
                         part.warnings = verdict.warnings;
                         part.annotations = verdict.annotations;
+                        part.fired = verdict.fired;
                         if let Some(after) = change {
                             part.patch = verdict.patch;
                             changes.push(Change {
@@ -225,7 +230,8 @@ impl<'c, P> Run<'c, P> {
             .filter(|part| part.reinvoked && self.is_stale(part.member))
             .map(|part| Arc::clone(&part.plugin))
             .collect();
-        Decision::new(self.review, self.spec, self.parts, unsettled)
+        let spec = Arc::clone(self.spec.value());
+        Decision::new(self.review, spec, self.parts, unsettled)
     }
 
     /// The calls to the members of a range that take part in this run and see this review.
@@ -289,7 +295,7 @@ impl<'c, P> Run<'c, P> {
                 format!("its patch does not apply to the spec: {why}"),
             )
         })?;
-        if after == *self.spec {
+        if after == **self.spec {
             return Ok(None);
         }
         if let Some(path) = protected::changed(&self.spec, &after, &member.may_patch) {
@@ -332,7 +338,7 @@ impl<'c, P> Run<'c, P> {
     fn take_changes(&mut self, mut changes: Vec<Change>, on_conflict: OnConflict) {
         if changes.len() < 2 {
             if let Some(only) = changes.pop() {
-                self.spec = Arc::new(only.after);
+                self.spec = Arc::new(self.spec.changed(only.after));
             }
             return;
         }
@@ -342,11 +348,14 @@ impl<'c, P> Run<'c, P> {
         };
         let contributions: Vec<_> = changes.into_iter().map(contribution).collect();
         if on_conflict == OnConflict::LastWins {
-            self.spec = Arc::new(merge::last_wins(&self.spec, &contributions));
+            self.spec = Arc::new(
+                self.spec
+                    .changed(merge::last_wins(&self.spec, &contributions)),
+            );
             return;
         }
         match merge::merge(&self.spec, &contributions) {
-            Ok(merged) => self.spec = Arc::new(merged),
+            Ok(merged) => self.spec = Arc::new(self.spec.changed(merged)),
             Err(conflict) => {
                 let with = Arc::clone(&self.parts[parts[conflict.first]].plugin);
                 self.parts[parts[conflict.second]].result = PartResult::Conflict {
@@ -359,7 +368,10 @@ impl<'c, P> Run<'c, P> {
                         .for_each(|&part| self.parts[part].patch.clear()),
                     // What is reported does not end the run, so those after see something.
                     Mode::Monitor => {
-                        self.spec = Arc::new(merge::last_wins(&self.spec, &contributions));
+                        self.spec = Arc::new(
+                            self.spec
+                                .changed(merge::last_wins(&self.spec, &contributions)),
+                        );
                     }
                 }
             }
@@ -399,6 +411,7 @@ fn exempt<P>(index: usize, member: &Member<P>, phase: Phase, reason: &Arc<str>) 
         patch: Vec::new(),
         warnings: Vec::new(),
         annotations: Vec::new(),
+        fired: Vec::new(),
     }
 }
 

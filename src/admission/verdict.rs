@@ -1,12 +1,12 @@
 //! The contract between the chain and a plugin: a [`Call`] in, an [`Outcome`] out.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use json_patch::PatchOperation;
-use serde_json::Value;
-
 use super::review::Review;
+use super::revision::Revision;
+use json_patch::PatchOperation;
 
 /// Which part of the chain a plugin is called in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -29,7 +29,7 @@ impl Phase {
 pub struct Call {
     pub review: Arc<Review>,
     /// The spec as the plugins before this one left it.
-    pub spec: Arc<Value>,
+    pub spec: Arc<Revision>,
     pub phase: Phase,
 }
 
@@ -60,6 +60,25 @@ pub struct Verdict {
     pub warnings: Vec<String>,
     /// Audit annotations, keys without the plugin's name.
     pub annotations: Vec<(String, String)>,
+    /// The rules of a policy that denied or changed something. A remote plugin names none.
+    pub fired: Vec<Rule>,
+}
+
+/// A rule of a policy, by its key in the configuration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Rule {
+    Mutation(usize),
+    Validation(usize),
+}
+
+impl fmt::Display for Rule {
+    /// `mutations[0]`, `validations[2]`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Rule::Mutation(index) => write!(f, "mutations[{index}]"),
+            Rule::Validation(index) => write!(f, "validations[{index}]"),
+        }
+    }
 }
 
 /// One reason to refuse, in words for the user who applied the spec.

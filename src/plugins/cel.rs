@@ -24,7 +24,6 @@ mod tree;
 mod val;
 mod write;
 
-use std::borrow::Cow;
 use std::sync::Arc;
 
 use ::cel::Env;
@@ -40,7 +39,8 @@ pub use self::program::CompileError;
 use self::program::{Compiler, Program, enumerated, type_name};
 use self::scope::{GLOBALS, Globals, Scope, Variable, with_variables};
 use self::source::Source;
-use crate::admission::verdict::{Call, Denial, Fault, FaultKind, Outcome, Phase, Verdict};
+use crate::admission::revision::Revision;
+use crate::admission::verdict::{Call, Denial, Fault, FaultKind, Outcome, Phase, Rule, Verdict};
 
 /// The most variables of one policy: each is a frame on the stack.
 const VARIABLES: usize = 100;
@@ -134,7 +134,7 @@ impl Policy {
         verdict.map_or_else(Outcome::Fault, Outcome::Verdict)
     }
 
-    fn globals<'a>(&'a self, call: &'a Call, spec: &'a Value, meter: &'a Meter) -> Globals<'a> {
+    fn globals<'a>(&'a self, call: &'a Call, spec: &'a Revision, meter: &'a Meter) -> Globals<'a> {
         Globals {
             review: &call.review,
             spec,
@@ -145,13 +145,15 @@ impl Policy {
     }
 
     fn mutate(&self, call: &Call, meter: &Meter) -> Result<Verdict, Fault> {
-        let mut spec: Cow<'_, Value> = Cow::Borrowed(&call.spec);
+        let mut changed: Option<Revision> = None;
         let mut patch: Vec<PatchOperation> = Vec::new();
+        let mut fired = Vec::new();
         for (position, mutation) in self.mutations.iter().enumerate() {
             let rule = || format!("mutations[{position}]");
-            let globals = self.globals(call, &spec, meter);
+            let spec = changed.as_ref().unwrap_or(&call.spec);
+            let globals = self.globals(call, spec, meter);
             let operations = with_variables(&globals, &self.variables, &self.env, &mut |scope| {
-                mutation.operations(&self.env, scope, meter, &spec)
+                mutation.operations(&self.env, scope, meter, spec)
             });
             meter.check(&rule())?;
             let operations = operations.map_err(|failure| {
@@ -162,19 +164,26 @@ impl Policy {
                     None => fault,
                 }
             })?;
+            if operations.is_empty() {
+                continue;
+            }
+            fired.push(Rule::Mutation(position));
             // Only a later mutation looks at the result.
-            if !operations.is_empty() && position + 1 < self.mutations.len() {
-                json_patch::patch(spec.to_mut(), &operations).map_err(|error| {
+            if position + 1 < self.mutations.len() {
+                let mut value = Value::clone(spec);
+                json_patch::patch(&mut value, &operations).map_err(|error| {
                     Fault::new(
                         FaultKind::PatchApply,
                         format!("{} does not apply: {}", rule(), error.kind),
                     )
                 })?;
+                changed = Some(spec.changed(value));
             }
             patch.extend(operations);
         }
         Ok(Verdict {
             patch,
+            fired,
             ..Verdict::default()
         })
     }
@@ -186,7 +195,11 @@ impl Policy {
             let mut faults = Vec::new();
             for (position, validation) in self.validations.iter().enumerate() {
                 match validation.denial(&self.env, scope, meter, position) {
-                    Ok(denial) => verdict.denials.extend(denial),
+                    Ok(None) => {}
+                    Ok(Some(denial)) => {
+                        verdict.denials.push(denial);
+                        verdict.fired.push(Rule::Validation(position));
+                    }
                     Err(fault) => faults.push(fault),
                 }
             }

@@ -219,6 +219,7 @@ pub fn decode_response(body: &[u8], uid: &str, phase: Phase) -> Result<Verdict, 
             .unwrap_or_default()
             .into_iter()
             .collect(),
+        ..Verdict::default()
     })
 }
 

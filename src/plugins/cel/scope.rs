@@ -17,12 +17,21 @@ use super::meter::Meter;
 use super::program::Program;
 use super::val::borrow;
 use crate::admission::review::Review;
+use crate::admission::revision::Revision;
 
 /// The names every expression may use.
-pub(super) const GLOBALS: &[&str] = &["spec", "original", "user", "project", "kind", "name"];
+pub(super) const GLOBALS: &[&str] = &[
+    "spec",
+    "original",
+    "effective",
+    "user",
+    "project",
+    "kind",
+    "name",
+];
 
 /// The names that stand for JSON trees: `spec.a.b` is resolved in one go.
-pub(super) const TREES: &[&str] = &["spec", "original", "params"];
+pub(super) const TREES: &[&str] = &["spec", "original", "effective", "params"];
 
 /// How an expression names the meter, and the prefix of the patterns.
 pub(super) const METER: &str = "@meter";
@@ -38,7 +47,7 @@ pub(super) trait Scope: VariableResolver {
 pub(super) struct Globals<'a> {
     pub(super) review: &'a Review,
     /// The spec as the mutations so far left it.
-    pub(super) spec: &'a Value,
+    pub(super) spec: &'a Revision,
     pub(super) params: Option<&'a Value>,
     pub(super) patterns: &'a [Pattern],
     pub(super) meter: &'a Meter,
@@ -49,6 +58,7 @@ impl Globals<'_> {
         match root {
             "spec" => Some(self.spec),
             "original" => Some(self.review.spec.value()),
+            "effective" => Some(self.spec.effective()),
             "params" => self.params,
             _ => None,
         }

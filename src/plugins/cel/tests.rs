@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use super::source::Source;
 use super::{CompileError, Policy};
 use crate::admission::review::{Kind, Review, Spec};
+use crate::admission::revision::Revision;
 use crate::admission::verdict::{Call, Fault, Outcome, Phase, Verdict};
 
 /// A run like those dstack sends, nulls included.
@@ -47,7 +48,7 @@ fn call(spec: &Value, phase: Phase) -> Call {
     };
     Call {
         review: Arc::new(review),
-        spec: value,
+        spec: Arc::new(Revision::new(Kind::Run, value)),
         phase,
     }
 }

@@ -24,7 +24,10 @@ fn message(expression: &str) -> String {
 #[case("namespaceObject.x", "unknown name `namespaceObject`\n")]
 #[case("[1].all(item, itm > 0)", "unknown name `itm` (did you mean `item`?)")]
 #[case("[1].all(x, x > 0) && x > 0", "unknown name `x`\n")]
-#[case("effective.gpus.max <= 8", "unknown name `effective`")]
+#[case(
+    "efective.gpus.max <= 8",
+    "unknown name `efective` (did you mean `effective`?)"
+)]
 #[case(
     "spec.n.startWith('x')",
     "unknown function `startWith` (did you mean `startsWith`?)"

@@ -1,0 +1,57 @@
+//! The spec at one point of its way through a chain, and what it asks for there.
+
+use std::fmt;
+use std::ops::Deref;
+use std::sync::{Arc, OnceLock};
+
+use serde_json::Value;
+
+use super::effective::effective;
+use super::review::Kind;
+
+/// A spec between two changes. Reads as the JSON value it is.
+pub struct Revision {
+    kind: Kind,
+    value: Arc<Value>,
+    effective: OnceLock<Value>,
+}
+
+impl Revision {
+    pub fn new(kind: Kind, value: Arc<Value>) -> Self {
+        Self {
+            kind,
+            value,
+            effective: OnceLock::new(),
+        }
+    }
+
+    pub fn value(&self) -> &Arc<Value> {
+        &self.value
+    }
+
+    /// What the spec really asks for, computed when first asked for and at most once.
+    pub fn effective(&self) -> &Value {
+        self.effective
+            .get_or_init(|| effective(self.kind, &self.value))
+    }
+
+    /// The spec after a change.
+    #[must_use]
+    pub fn changed(&self, value: Value) -> Self {
+        Self::new(self.kind, Arc::new(value))
+    }
+}
+
+impl Deref for Revision {
+    type Target = Value;
+
+    fn deref(&self) -> &Value {
+        &self.value
+    }
+}
+
+impl fmt::Debug for Revision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.value.fmt(f)
+    }
+}
