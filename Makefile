@@ -5,7 +5,7 @@ PYTHON ?= python3
 E2E := target/e2e/tests/bin/python
 TOOLS := target/tools
 
-.PHONY: help build test test-quick test-rust test-e2e test-e2e-quick lint demo bench bench-quick
+.PHONY: help build test test-quick test-rust test-e2e test-e2e-quick lint demo docs bench bench-quick
 
 help: ## List the targets.
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 18
@@ -44,6 +44,9 @@ $(TOOLS)/bin/cargo-deny:
 demo: build ## Start the sidecar and a real dstack server, and apply three configurations.
 	$(PYTHON) tests/e2e/environments.py tests dstack-0.22.5
 	$(PYTHON) tests/e2e/demo.py target/debug/dstack-admission
+
+docs: build ## Write the generated pages of the documentation anew.
+	DOCUMENTS=write cargo test --locked --test it documents::
 
 bench: ## Measure against a bare server and a FastAPI plugin server.
 	$(PYTHON) tests/bench/run.py

@@ -4,8 +4,10 @@
 mod check;
 mod live;
 mod load;
+mod policies;
 mod reload;
 mod review;
+mod schema;
 mod serve;
 
 use std::io::{self, Write};
@@ -33,6 +35,10 @@ enum Command {
     Check(Configured),
     /// Decide specs from files as `serve` would, and show each plugin's part.
     Review(ReviewArguments),
+    /// List the built-in policies, or show one with its parameters and an example.
+    Policies(PoliciesArguments),
+    /// Print the JSON Schema of the configuration, for editors.
+    Schema,
 }
 
 #[derive(Debug, Args)]
@@ -62,6 +68,22 @@ struct ReviewArguments {
     output: Output,
 }
 
+#[derive(Debug, Args)]
+struct PoliciesArguments {
+    /// The policies to show. Without any, all are listed.
+    #[arg(value_name = "NAME")]
+    names: Vec<String>,
+    #[arg(short, long, value_enum, default_value = "text")]
+    output: Form,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Form {
+    Text,
+    Json,
+    Markdown,
+}
+
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum KindArgument {
     Run,
@@ -83,6 +105,8 @@ pub fn main() -> ExitCode {
         Command::Serve(configured) => serve::run(configured.config.as_deref()),
         Command::Check(configured) => check::run(configured.config.as_deref()),
         Command::Review(arguments) => review::run(&arguments),
+        Command::Policies(arguments) => policies::run(&arguments),
+        Command::Schema => schema::run(),
     };
     match result {
         Ok(code) => code,

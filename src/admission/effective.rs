@@ -131,6 +131,8 @@ pub struct Variable<'s> {
 pub struct Group<'s> {
     /// `configuration`, or for instance `configuration.groups[0]`.
     pub path: String,
+    /// The same as a JSON Pointer: `/configuration`, or `/configuration/groups/0`.
+    pub pointer: String,
     pub name: Option<&'s str>,
     /// Machines at once: nodes times replicas.
     pub nodes: Span,

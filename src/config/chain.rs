@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use serde_json::{Map, Value};
+
 use super::file::Exemption as ExemptionEntry;
 use super::notes::Notes;
 use super::places::{item, member};
@@ -12,7 +14,9 @@ use crate::admission::chain::{
     Chain, Exemption, FailurePolicy, Globs, Member, Mode, OnConflict, Phases, Reinvocation, Scope,
 };
 use crate::admission::protected::Grant;
-use crate::plugins::cel::{Conditions, Policy};
+use crate::admission::review::Kind;
+use crate::plugins::cel::{CompileError, Conditions, Policy};
+use crate::plugins::library::{self, BuiltIn};
 use crate::plugins::rest::Rest;
 use crate::plugins::webhook::Webhook;
 use crate::plugins::{Backend, Plugin};
@@ -126,7 +130,7 @@ impl Build<'_> {
             return None;
         }
         let given = entry.r#match.as_ref();
-        let scope = given
+        let mut scope = given
             .map(|given| self.scope(given, &member(path, "match")))
             .unwrap_or_default();
         let conditions = self.conditions(given, &member(path, "match"));
@@ -137,6 +141,9 @@ impl Build<'_> {
                 .problem(member(path, "timeout"), "a timeout of 0s fails every call");
         }
         let (backend, phases) = self.backend(entry, path)?;
+        if let Backend::BuiltIn(built_in) = &backend {
+            self.narrow(&mut scope, built_in, path);
+        }
         Some(Member {
             name: name?,
             plugin: Plugin {
@@ -231,17 +238,8 @@ impl Build<'_> {
         };
         if let Some(source) = &entry.cel {
             let path = member(path, "cel");
-            let policy =
-                match Policy::compile(source, &serde_json::Value::Object(serde_json::Map::new())) {
-                    Ok(policy) => policy,
-                    Err(errors) => {
-                        for error in errors {
-                            self.notes
-                                .problem(format!("{path}.{}", error.field), error.message);
-                        }
-                        return None;
-                    }
-                };
+            let policy = Policy::compile(source, &Value::Object(Map::new()));
+            let policy = self.compiled(policy, &path)?;
             let phases = self.cel_phases(entry, &policy, &path);
             return Some((Backend::Cel(policy), phases));
         }
@@ -257,18 +255,63 @@ impl Build<'_> {
             let rest = self.notes.noted(&path, Rest::new(&settings))?;
             return Some((Backend::Rest(rest), phases));
         }
-        for (key, given) in [
-            ("use", entry.r#use.is_some()),
-            ("python", entry.python.is_some()),
-        ] {
-            if given {
-                let message = format!(
-                    "`{key}` is not built into this version; `cel`, `webhook` and `rest` are"
-                );
-                self.notes.problem(member(path, key), message);
+        if let Some(name) = &entry.r#use {
+            let built_in = self.built_in(name, entry.with.as_ref(), path)?;
+            let phases = Phases {
+                mutating: built_in.policy.has_mutations(),
+                validating: built_in.policy.has_validations(),
+            };
+            if entry.phase == Some(plugin::Phase::Validating) && phases.mutating {
+                let message = format!("`{name}` may change a spec, which happens before");
+                self.notes.problem(member(path, "phase"), message);
             }
+            return Some((Backend::BuiltIn(built_in), phases));
+        }
+        if entry.python.is_some() {
+            let message =
+                "`python` is not built into this version; `use`, `cel`, `webhook` and `rest` are";
+            self.notes.problem(member(path, "python"), message);
         }
         None
+    }
+
+    /// A built-in policy. That its name is one and its parameters fit it is the schema's to say.
+    fn built_in(
+        &mut self,
+        name: &str,
+        with: Option<&Map<String, Value>>,
+        path: &str,
+    ) -> Option<BuiltIn> {
+        let policy = library::find(name)?.with(with.unwrap_or(&Map::new()));
+        self.compiled(policy, &member(path, "with"))
+    }
+
+    /// Keeps a built-in policy from the kinds of spec that it has nothing to say about.
+    fn narrow(&mut self, scope: &mut Scope, built_in: &BuiltIn, path: &str) {
+        let about = |kind: &Kind| built_in.kinds.contains(kind);
+        match &mut scope.kinds {
+            None => scope.kinds = Some(built_in.kinds.clone()),
+            Some(kinds) => {
+                kinds.retain(about);
+                if kinds.is_empty() {
+                    let names: Vec<_> = built_in.kinds.iter().map(|kind| kind.as_str()).collect();
+                    let (name, about) = (&built_in.name, names.join(", "));
+                    let message = format!("`{name}` would see nothing: it is about {about}");
+                    self.notes.problem(format!("{path}.match.kinds"), message);
+                }
+            }
+        }
+    }
+
+    /// The policy, or its problems noted below `path`.
+    fn compiled<T>(&mut self, policy: Result<T, Vec<CompileError>>, path: &str) -> Option<T> {
+        let note = |errors: Vec<CompileError>| {
+            for error in errors {
+                self.notes
+                    .problem(format!("{path}.{}", error.field), error.message);
+            }
+        };
+        policy.map_err(note).ok()
     }
 
     /// A CEL plugin's mutations mutate and its validations validate; `phase` can only say so again.

@@ -3,9 +3,10 @@
 use schemars::Schema;
 use schemars::generate::SchemaSettings;
 use schemars::transform::{RecursiveTransform, Transform};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::file::AdmissionConfiguration;
+use crate::plugins::library;
 
 /// The JSON Schema (2020-12) of the configuration file, for editors and for our own validation.
 pub fn schema() -> Value {
@@ -13,7 +14,26 @@ pub fn schema() -> Value {
         .into_generator()
         .into_root_schema_for::<AdmissionConfiguration>();
     RecursiveTransform(without_null).transform(&mut schema);
-    schema.to_value()
+    let mut schema = schema.to_value();
+    with_policies(&mut schema);
+    schema
+}
+
+/// Says which built-in policies there are and what stands under `with` for each.
+fn with_policies(schema: &mut Value) {
+    let Some(entry) = schema.pointer_mut("/$defs/PluginEntry") else {
+        return;
+    };
+    let parameters = library::all().map(|policy| {
+        let needs_some = policy.parameters.get("required").is_some();
+        let required: &[&str] = if needs_some { &["with"] } else { &[] };
+        json!({
+            "if": {"properties": {"use": {"const": policy.name}}, "required": ["use"]},
+            "then": {"properties": {"with": policy.parameters}, "required": required},
+        })
+    });
+    entry["allOf"] = parameters.collect();
+    entry["properties"]["use"]["enum"] = library::names().collect();
 }
 
 /// Takes `null` out of what an `Option` may be: a key is given or left out, and an editor need not

@@ -11,6 +11,7 @@
 mod harness;
 
 mod chain;
+mod documents;
 mod examples;
 mod failure;
 mod fan_out;
