@@ -108,6 +108,8 @@ pub(super) struct Compiler<'a> {
     pub(super) params: Option<&'a Value>,
     pub(super) patterns: Vec<Pattern>,
     pub(super) errors: Vec<CompileError>,
+    /// Whether one evaluation of the policy runs an expression more than once.
+    pub(super) repeated: bool,
 }
 
 impl<'a> Compiler<'a> {
@@ -135,6 +137,7 @@ impl<'a> Compiler<'a> {
             params,
             patterns: Vec::new(),
             errors: Vec::new(),
+            repeated: false,
         })
     }
 
@@ -163,6 +166,7 @@ impl<'a> Compiler<'a> {
         let (mut findings, depth) = check(&expr, &self.names, self.env);
         if findings.is_empty() {
             let mut rewriter = Rewriter::new(self.params, &mut self.patterns);
+            rewriter.loops = usize::from(self.repeated);
             rewriter.rewrite(&mut expr);
             findings = rewriter.findings;
         }

@@ -45,7 +45,7 @@ pub(super) struct Rewriter<'a> {
     pub(super) findings: Vec<Finding>,
     locals: Vec<String>,
     /// How many comprehensions are around the current node.
-    loops: usize,
+    pub(super) loops: usize,
 }
 
 impl<'a> Rewriter<'a> {
