@@ -18,7 +18,7 @@ use serde::de::{Deserializer, Error};
 use serde_json::error::Category;
 use serde_json::value::RawValue;
 
-use super::record::{API_VERSION, Level};
+use super::record::API_VERSION;
 
 /// One audit event, borrowed from its line as far as possible.
 #[derive(Debug, Deserialize)]
@@ -161,13 +161,6 @@ impl<'l> Event<'l> {
     pub fn denied(&self) -> bool {
         &*self.decision == "denied"
     }
-
-    /// Whether the level was high enough for `patch` to say what was changed.
-    pub fn tells_patch(&self) -> bool {
-        [Level::Patch, Level::Spec]
-            .map(Level::as_str)
-            .contains(&&*self.level)
-    }
 }
 
 impl PluginEvent<'_> {
@@ -233,7 +226,7 @@ mod tests {
     use crate::admission::decision::{Decision, Part, PartResult};
     use crate::admission::review::{Kind, Review, Spec};
     use crate::admission::verdict::{Denial, Phase};
-    use crate::observe::record::{Record, Stage};
+    use crate::observe::record::{Level, Record, Stage};
 
     fn line(level: Level, stage: Stage) -> Vec<u8> {
         let received = SystemTime::UNIX_EPOCH + Duration::from_micros(1_700_000_000_123_456);
@@ -290,7 +283,7 @@ mod tests {
         let object = &event.object_ref;
         assert_eq!((&*object.resource, &*object.namespace), ("volumes", "main"));
         assert_eq!(object.name.as_deref(), Some("a \"b\""));
-        assert!(event.denied() && event.tells_patch());
+        assert!(event.denied());
         assert!(
             event
                 .response_status
@@ -322,18 +315,17 @@ mod tests {
     }
 
     #[rstest]
-    #[case::metadata(Level::Metadata, Stage::ResponseComplete, About::Decision, false)]
-    #[case::patch(Level::Patch, Stage::ResponseComplete, About::Decision, true)]
-    #[case::monitored(Level::Spec, Stage::MonitorComplete, About::Monitored, true)]
+    #[case::metadata(Level::Metadata, Stage::ResponseComplete, About::Decision)]
+    #[case::patch(Level::Patch, Stage::ResponseComplete, About::Decision)]
+    #[case::monitored(Level::Spec, Stage::MonitorComplete, About::Monitored)]
     fn what_a_record_leaves_out_is_absent(
         #[case] level: Level,
         #[case] stage: Stage,
         #[case] about: About,
-        #[case] tells_patch: bool,
     ) {
         let line = line(level, stage);
         let event = Event::parse(&line).unwrap();
-        assert_eq!((event.about(), event.tells_patch()), (about, tells_patch));
+        assert_eq!((event.about(), &*event.level), (about, level.as_str()));
         assert!(event.spec.is_none() && event.patch.is_none());
     }
 

@@ -18,6 +18,7 @@ mod patience;
 mod records;
 mod reload;
 mod remote;
+mod replay;
 mod server;
 mod tls;
 mod work;
