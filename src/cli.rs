@@ -6,6 +6,7 @@ mod live;
 mod load;
 mod policies;
 mod reload;
+mod replay;
 mod review;
 mod schema;
 mod serve;
@@ -13,8 +14,11 @@ mod serve;
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::SystemTime;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::admission::review::Kind;
 
 /// Exit codes: 0 is fine, 1 is a denial or a failure, 2 is a configuration or call that is not usable.
 const UNUSABLE: u8 = 2;
@@ -39,6 +43,8 @@ enum Command {
     Policies(PoliciesArguments),
     /// Print the JSON Schema of the configuration, for editors.
     Schema,
+    /// Decide the reviews of an audit log by another configuration, and show what would change.
+    Replay(ReplayArguments),
 }
 
 #[derive(Debug, Args)]
@@ -84,12 +90,59 @@ enum Form {
     Markdown,
 }
 
+#[derive(Debug, Args)]
+struct ReplayArguments {
+    /// Audit logs that were written at the level `Spec`, plain or gzip. `-` is standard input.
+    #[arg(long, required = true, num_args = 1.., value_name = "LOG")]
+    audit: Vec<PathBuf>,
+    /// The configuration that decides this time.
+    #[arg(short, long, value_name = "FILE")]
+    config: PathBuf,
+    /// Ask webhooks and REST plugin servers too, which then see old reviews. Otherwise they are left out.
+    #[arg(long)]
+    call_remote: bool,
+    /// Differences that are fine: they do not make the exit code 1.
+    #[arg(long, value_enum, value_delimiter = ',', value_name = "CHANGE")]
+    allow: Vec<replay::compare::Change>,
+    /// How many examples of each kind of difference are shown.
+    #[arg(long, default_value_t = 10, value_name = "N")]
+    show: u16,
+    /// Only reviews from then on: a time in UTC, a date, or how long ago, such as `7d`.
+    #[arg(long, value_parser = replay::filter::moment, value_name = "TIME")]
+    since: Option<SystemTime>,
+    /// Only reviews before then, in the same forms.
+    #[arg(long, value_parser = replay::filter::moment, value_name = "TIME")]
+    until: Option<SystemTime>,
+    /// Only reviews of these kinds.
+    #[arg(long = "kind", value_enum, value_delimiter = ',', value_name = "KIND")]
+    kinds: Vec<KindArgument>,
+    /// Only reviews in these projects. A glob, `!` excludes; may be repeated.
+    #[arg(long = "project", value_parser = replay::filter::pattern, value_name = "GLOB")]
+    projects: Vec<String>,
+    /// Only reviews of these users. A glob, `!` excludes; may be repeated.
+    #[arg(long = "user", value_parser = replay::filter::pattern, value_name = "GLOB")]
+    users: Vec<String>,
+    #[arg(short, long, value_enum, default_value = "text")]
+    output: Output,
+}
+
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum KindArgument {
     Run,
     Fleet,
     Volume,
     Gateway,
+}
+
+impl From<KindArgument> for Kind {
+    fn from(argument: KindArgument) -> Self {
+        match argument {
+            KindArgument::Run => Kind::Run,
+            KindArgument::Fleet => Kind::Fleet,
+            KindArgument::Volume => Kind::Volume,
+            KindArgument::Gateway => Kind::Gateway,
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -107,6 +160,7 @@ pub fn main() -> ExitCode {
         Command::Review(arguments) => review::run(&arguments),
         Command::Policies(arguments) => policies::run(&arguments),
         Command::Schema => schema::run(),
+        Command::Replay(arguments) => replay::run(&arguments),
     };
     match result {
         Ok(code) => code,

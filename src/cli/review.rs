@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use ulid::Ulid;
 
 use super::load::load;
-use super::{KindArgument, Output, ReviewArguments, unusable};
+use super::{Output, ReviewArguments, unusable};
 use crate::admission::decision::{Decision, Part, PartResult};
 use crate::admission::review::{Kind, Review, Spec};
 use crate::engine::Engine;
@@ -78,10 +78,7 @@ fn read(file: &Path, arguments: &ReviewArguments) -> anyhow::Result<Arc<Review>>
         ),
     };
     let kind = match arguments.kind {
-        Some(KindArgument::Run) => Kind::Run,
-        Some(KindArgument::Fleet) => Kind::Fleet,
-        Some(KindArgument::Volume) => Kind::Volume,
-        Some(KindArgument::Gateway) => Kind::Gateway,
+        Some(kind) => kind.into(),
         None => match spec
             .value()
             .pointer("/configuration/type")

@@ -19,6 +19,7 @@ mod patience;
 mod records;
 mod reload;
 mod remote;
+mod replay;
 mod server;
 mod tls;
 mod work;
