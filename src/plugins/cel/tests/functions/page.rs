@@ -1,0 +1,1 @@
+//! The page about CEL says what is so.
