@@ -60,7 +60,7 @@ fn spec() -> Value {
 #[case::equality_within_a_loop("spec.many.all(x, spec.long == spec.other)")]
 #[case::order_within_a_loop("spec.many.all(x, spec.long <= spec.other)")]
 #[case::text_within_a_loop("spec.texts.all(x, !spec.long.contains(x))")]
-#[case::patterns_within_a_loop("spec.texts.all(x, !name.matches(x))")]
+#[case::patterns_within_a_loop("spec.texts.all(x, !project.matches(x))")]
 #[case::one_pattern_on_long_text("spec.many.all(x, !spec.long.matches('a+b'))")]
 #[case::deep_equality_within_a_loop("spec.many.all(x, spec.map == {'a': [spec.many, spec.many]})")]
 #[case::sorting_within_a_loop("spec.many.all(x, spec.texts.sort().size() > 0)")]
