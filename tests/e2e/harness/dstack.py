@@ -168,7 +168,7 @@ class DstackServer(Process):
         """Asks for what `dstack apply` asks for before it prompts: a plan, or a new volume or gateway
         where this version has no plan for it."""
         if configuration["type"] == "volume" or self.creates_gateways_unplanned(configuration):
-            configuration = _named_anew(configuration)
+            configuration = named_anew(configuration)
         return self.submit(configuration, project=project, parts=parts)
 
     def submit(
@@ -243,6 +243,6 @@ def _new_ssh_key() -> dict[str, str]:
     return {"private": private.decode(), "public": public.decode()}
 
 
-def _named_anew(configuration: Mapping[str, Any]) -> dict[str, Any]:
-    # What is really created cannot be created twice under one name.
+def named_anew(configuration: Mapping[str, Any]) -> dict[str, Any]:
+    """The configuration under a name of its own: what is really created cannot be created twice under one."""
     return {**configuration, "name": f"{configuration['name']}-{uuid.uuid4().hex[:8]}"}

@@ -62,6 +62,7 @@ def cases() -> tuple[SpecCase, ...]:
     return tuple(_read(path) for path in sorted(CONFIGURATIONS.glob("*.yml")))
 
 
+@cache
 def case(name: str) -> SpecCase:
     """The configuration `configurations/NAME.yml`."""
     return _read(CONFIGURATIONS / f"{name}.yml")
@@ -133,7 +134,7 @@ def _read(path: Path) -> SpecCase:
             about.append(line)
     documents = list(yaml.safe_load_all(text))
     if not about or "trap" not in said:
-        raise Malformed(f"{path.name}: the comment at its top says neither more nor less than what it is for and `trap:`")
+        raise Malformed(f"{path.name}: the comment at its top has to say what it is for, and `trap: ROW`")
     if not 1 <= len(documents) <= 2:
         raise Malformed(f"{path.name}: one configuration, and at most one document after it")
     return SpecCase(
