@@ -5,7 +5,7 @@ PYTHON ?= python3
 E2E := target/e2e/tests/bin/python
 TOOLS := target/tools
 
-.PHONY: help build test test-quick test-rust test-e2e test-e2e-quick lint demo docs bench bench-quick
+.PHONY: help build test test-quick test-rust test-e2e test-e2e-quick specs lint demo docs bench bench-quick
 
 help: ## List the targets.
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 18
@@ -31,6 +31,10 @@ test-e2e: build ## End to end with real dstack servers.
 test-e2e-quick: build
 	$(PYTHON) tests/e2e/environments.py tests dstack-0.22.5
 	$(E2E) -m pytest tests/e2e --versions 0.22.5
+
+specs: ## Capture anew what real dstack servers send, tests/specs.
+	$(PYTHON) tests/e2e/environments.py
+	$(E2E) tests/specs/capture.py
 
 lint: $(TOOLS)/bin/cargo-deny ## Format, clippy without warnings, licences.
 	cargo fmt --check
