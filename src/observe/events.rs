@@ -250,6 +250,7 @@ mod tests {
             patch: serde_json::from_value(patch).unwrap(),
             warnings: vec!["w".to_owned()],
             annotations: vec![("key".to_owned(), "value".to_owned())],
+            fired: Vec::new(),
         };
         let denial = Denial {
             message: "no".to_owned(),

@@ -34,6 +34,7 @@ use json_patch::PatchOperation;
 use serde_json::Value;
 
 pub use self::conditions::Conditions;
+pub use self::functions::{gigabytes, seconds};
 use self::language::Pattern;
 use self::meter::{BUDGET, Meter};
 use self::mutate::Mutation;

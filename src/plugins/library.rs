@@ -3,12 +3,45 @@
 //! A policy is found by its name, takes its parameters and is from then on a CEL policy like any
 //! other. Nothing here is code of a single policy.
 
+use regex::Regex;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::cel::source::Source;
-use super::cel::{CompileError, Policy};
+use super::cel::{CompileError, Policy, gigabytes, seconds};
+use crate::admission::effective::UNLIMITED;
 use crate::admission::review::Kind;
+
+#[cfg(test)]
+mod tests;
+
+/// Says what is wrong with a text.
+pub type Check = fn(&str) -> Result<(), String>;
+
+/// The JSON Schema formats that parameters may have besides the common ones.
+pub const FORMATS: [(&str, Check); 3] = [
+    ("dstack-duration", |text| {
+        let why = "a duration is written like `90m`, `8h`, `1d` or `2w`";
+        let seconds = seconds(text).filter(|seconds| (0..UNLIMITED).contains(seconds));
+        seconds.map(drop).ok_or_else(|| why.to_owned())
+    }),
+    ("dstack-size", |text| {
+        let why = "a size is written like `500GB` or `1TB`";
+        let gigabytes = gigabytes(text).filter(|gigabytes| *gigabytes > 0.0);
+        gigabytes.map(drop).ok_or_else(|| why.to_owned())
+    }),
+    ("re2", |text| match Regex::new(text) {
+        Ok(_) => Ok(()),
+        Err(error) => {
+            let error = error.to_string();
+            let reason = error.lines().last().unwrap_or_default();
+            Err(format!(
+                "not a regular expression: {}",
+                reason.trim_start_matches("error: ")
+            ))
+        }
+    }),
+];
 
 macro_rules! files {
     ($($name:literal),* $(,)?) => {

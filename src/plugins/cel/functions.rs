@@ -22,6 +22,7 @@ mod urls;
 use ::cel::{DeclarationError, Env};
 
 pub(super) use self::regex::Pattern;
+pub use self::units::{gigabytes, seconds};
 
 /// Declares all libraries.
 ///

@@ -32,6 +32,7 @@ fn now(name: &str, result: PartResult, patch: Value) -> Part {
         patch: serde_json::from_value(patch).unwrap(),
         warnings: Vec::new(),
         annotations: Vec::new(),
+        fired: Vec::new(),
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! - `seconds(x)`: a duration as an int of seconds: `"90s"`, `"30m"`, `"8h"`, `"1d"`, `"2w"`; a
 //!   bare number is seconds. `"off"` and negative numbers, which dstack takes for no limit, are
-//!   [`UNLIMITED_INT`].
+//!   [`UNLIMITED`].
 //! - `gigabytes(x)`: a size as a double of GB: `"512MB"`, `"16GB"`, `"1TB"`, whatever the case and
 //!   the blanks, in steps of 1024; a bare number is GB.
 //! - `isUnlimited(x)`: whether an int or a double stands for no limit.
@@ -13,11 +13,7 @@
 use ::cel::common::types::{CelBool, CelDouble, CelInt, CelString};
 use ::cel::{DeclarationError, Env, ExecutionError, add_overload};
 
-/// The int that stands for no limit.
-pub(crate) const UNLIMITED_INT: i64 = i64::MAX;
-
-/// The double that stands for no limit.
-pub(crate) const UNLIMITED_DOUBLE: f64 = f64::MAX;
+use crate::admission::effective::{UNLIMITED, UNLIMITED_AMOUNT};
 
 const MINUTE: i64 = 60;
 const HOUR: i64 = 60 * MINUTE;
@@ -52,15 +48,16 @@ fn seconds_of_int(seconds: &CelInt) -> CelInt {
 
 /// Negative numbers are off.
 fn limited(seconds: i64) -> i64 {
-    if seconds < 0 { UNLIMITED_INT } else { seconds }
+    if seconds < 0 { UNLIMITED } else { seconds }
 }
 
-fn seconds(text: &str) -> Option<i64> {
+/// A duration as a dstack user writes it, in seconds.
+pub fn seconds(text: &str) -> Option<i64> {
     if text == "off" {
-        return Some(UNLIMITED_INT);
+        return Some(UNLIMITED);
     }
     if let Some(digits) = text.trim().strip_prefix('-') {
-        return is_digits(digits).then_some(UNLIMITED_INT);
+        return is_digits(digits).then_some(UNLIMITED);
     }
     if is_digits(text.trim()) {
         return Some(amount(text.trim()));
@@ -83,7 +80,7 @@ fn is_digits(text: &str) -> bool {
 
 /// The number that digits spell; what does not fit is no limit.
 fn amount(digits: &str) -> i64 {
-    digits.parse().unwrap_or(UNLIMITED_INT)
+    digits.parse().unwrap_or(UNLIMITED)
 }
 
 fn gigabytes_of_text(text: &CelString<'_>) -> Result<CelDouble, ExecutionError> {
@@ -98,7 +95,8 @@ fn gigabytes_of_text(text: &CelString<'_>) -> Result<CelDouble, ExecutionError> 
         .ok_or_else(error)
 }
 
-fn gigabytes(text: &str) -> Option<f64> {
+/// A size as a dstack user writes it, in GB.
+pub fn gigabytes(text: &str) -> Option<f64> {
     let text = text.replace(' ', "").to_ascii_lowercase();
     let units = [("tb", 1024.0), ("gb", 1.0), ("mb", 1.0 / 1024.0)];
     let unit = units
@@ -115,7 +113,7 @@ fn gigabytes(text: &str) -> Option<f64> {
 #[expect(clippy::cast_precision_loss, reason = "a size is a double")]
 fn gigabytes_of_int(gigabytes: &CelInt) -> CelDouble {
     match *gigabytes.inner() {
-        UNLIMITED_INT => UNLIMITED_DOUBLE.into(),
+        UNLIMITED => UNLIMITED_AMOUNT.into(),
         gigabytes => (gigabytes as f64).into(),
     }
 }
@@ -125,11 +123,11 @@ fn gigabytes_of_double(gigabytes: &CelDouble) -> CelDouble {
 }
 
 fn is_unlimited_int(number: &CelInt) -> CelBool {
-    (*number.inner() == UNLIMITED_INT).into()
+    (*number.inner() == UNLIMITED).into()
 }
 
 fn is_unlimited_double(number: &CelDouble) -> CelBool {
-    (*number.inner() >= UNLIMITED_DOUBLE).into()
+    (*number.inner() >= UNLIMITED_AMOUNT).into()
 }
 
 fn duration_text(seconds: &CelInt) -> CelString<'static> {
@@ -138,7 +136,7 @@ fn duration_text(seconds: &CelInt) -> CelString<'static> {
 
 /// Days, and what is left of them in one unit if that is short, else in each that is needed.
 fn text(seconds: i64) -> String {
-    if seconds == UNLIMITED_INT {
+    if seconds == UNLIMITED {
         return "no limit".to_owned();
     }
     let units = [(HOUR, 'h'), (MINUTE, 'm'), (1, 's')];
