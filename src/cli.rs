@@ -7,12 +7,15 @@ mod load;
 mod reload;
 mod review;
 mod serve;
+mod specs;
 
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::admission::review::Kind;
 
 /// Exit codes: 0 is fine, 1 is a denial or a failure, 2 is a configuration or call that is not usable.
 const UNUSABLE: u8 = 2;
@@ -46,7 +49,7 @@ struct Configured {
 struct ReviewArguments {
     #[command(flatten)]
     configured: Configured,
-    /// JSON files: a spec, or a whole request body `{user, project, spec}`. `-` is standard input.
+    /// JSON or YAML files: a spec, or a whole request body `{user, project, spec}`. `-` is standard input.
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
     /// What the spec is. Without it, its `configuration.type` tells.
@@ -68,6 +71,17 @@ enum KindArgument {
     Fleet,
     Volume,
     Gateway,
+}
+
+impl From<KindArgument> for Kind {
+    fn from(argument: KindArgument) -> Self {
+        match argument {
+            KindArgument::Run => Kind::Run,
+            KindArgument::Fleet => Kind::Fleet,
+            KindArgument::Volume => Kind::Volume,
+            KindArgument::Gateway => Kind::Gateway,
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
