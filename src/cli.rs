@@ -8,13 +8,16 @@ mod reload;
 mod review;
 mod serve;
 mod specs;
+mod test;
 
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use regex::Regex;
 
+pub use self::test::suite_schema;
 use crate::admission::review::Kind;
 
 /// Exit codes: 0 is fine, 1 is a denial or a failure, 2 is a configuration or call that is not usable.
@@ -36,6 +39,8 @@ enum Command {
     Check(Configured),
     /// Decide specs from files as `serve` would, and show each plugin's part.
     Review(ReviewArguments),
+    /// Run suites of policy tests, and say which rules no case ever made fire.
+    Test(TestArguments),
 }
 
 #[derive(Debug, Args)]
@@ -63,6 +68,37 @@ struct ReviewArguments {
     project: Option<String>,
     #[arg(short, long, value_enum, default_value = "text")]
     output: Output,
+}
+
+#[derive(Debug, Args)]
+struct TestArguments {
+    /// Suites, or directories: every file below them named `*.test.yaml` or `*.test.yml` is a suite.
+    #[arg(required = true, value_name = "PATH")]
+    paths: Vec<PathBuf>,
+    /// Only the cases for which this matches `SUITE/CASE`, the suite's path and the case's name.
+    #[arg(long, value_name = "REGEX")]
+    run: Option<Regex>,
+    /// Fail when less than this percentage of the rules fire.
+    #[arg(long, value_name = "PERCENT", value_parser = clap::value_parser!(u8).range(..=100))]
+    coverage: Option<u8>,
+    /// Rewrite in the suites what failing cases expect, and show the difference.
+    #[arg(long)]
+    update: bool,
+    /// Name the cases that pass, too.
+    #[arg(short, long)]
+    verbose: bool,
+    #[arg(short, long, value_enum, default_value = "text")]
+    output: TestOutput,
+    /// Write the report there, and one for people to standard output.
+    #[arg(long, value_name = "FILE")]
+    output_file: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum TestOutput {
+    Text,
+    Json,
+    Junit,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -97,6 +133,7 @@ pub fn main() -> ExitCode {
         Command::Serve(configured) => serve::run(configured.config.as_deref()),
         Command::Check(configured) => check::run(configured.config.as_deref()),
         Command::Review(arguments) => review::run(&arguments),
+        Command::Test(arguments) => test::run(&arguments),
     };
     match result {
         Ok(code) => code,

@@ -19,5 +19,6 @@ mod records;
 mod reload;
 mod remote;
 mod server;
+mod suites;
 mod tls;
 mod work;
