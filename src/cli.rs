@@ -10,6 +10,8 @@ mod replay;
 mod review;
 mod schema;
 mod serve;
+mod specs;
+mod test;
 
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -17,7 +19,9 @@ use std::process::ExitCode;
 use std::time::SystemTime;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use regex::Regex;
 
+pub use self::test::suite_schema;
 use crate::admission::review::Kind;
 
 /// Exit codes: 0 is fine, 1 is a denial or a failure, 2 is a configuration or call that is not usable.
@@ -45,6 +49,8 @@ enum Command {
     Schema,
     /// Decide the reviews of an audit log by another configuration, and show what would change.
     Replay(ReplayArguments),
+    /// Run suites of policy tests, and say which rules no case ever made fire.
+    Test(TestArguments),
 }
 
 #[derive(Debug, Args)]
@@ -58,7 +64,7 @@ struct Configured {
 struct ReviewArguments {
     #[command(flatten)]
     configured: Configured,
-    /// JSON files: a spec, or a whole request body `{user, project, spec}`. `-` is standard input.
+    /// JSON or YAML files: a spec, or a whole request body `{user, project, spec}`. `-` is standard input.
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
     /// What the spec is. Without it, its `configuration.type` tells.
@@ -126,6 +132,40 @@ struct ReplayArguments {
     output: Output,
 }
 
+#[derive(Debug, Args)]
+struct TestArguments {
+    /// Suites, or directories: every file below them named `*.test.yaml` or `*.test.yml` is a suite.
+    #[arg(required = true, value_name = "PATH")]
+    paths: Vec<PathBuf>,
+    /// Only the cases for which this matches `SUITE/CASE`, the suite's path and the case's name.
+    #[arg(long, value_name = "REGEX")]
+    run: Option<Regex>,
+    /// Count the rules of built-in policies, too.
+    #[arg(long)]
+    built_in: bool,
+    /// Fail when less than this percentage of the rules fire.
+    #[arg(long, value_name = "PERCENT", value_parser = clap::value_parser!(u8).range(..=100))]
+    coverage: Option<u8>,
+    /// Rewrite in the suites what failing cases expect, and show the difference.
+    #[arg(long)]
+    update: bool,
+    /// Name the cases that pass, too.
+    #[arg(short, long)]
+    verbose: bool,
+    #[arg(short, long, value_enum, default_value = "text")]
+    output: TestOutput,
+    /// Write the report there, and one for people to standard output.
+    #[arg(long, value_name = "FILE")]
+    output_file: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum TestOutput {
+    Text,
+    Json,
+    Junit,
+}
+
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum KindArgument {
     Run,
@@ -161,6 +201,7 @@ pub fn main() -> ExitCode {
         Command::Policies(arguments) => policies::run(&arguments),
         Command::Schema => schema::run(),
         Command::Replay(arguments) => replay::run(&arguments),
+        Command::Test(arguments) => test::run(&arguments),
     };
     match result {
         Ok(code) => code,

@@ -24,23 +24,37 @@ use crate::plugins::{Backend, Plugin};
 pub(super) struct Resolved {
     pub chain: Chain<Plugin>,
     pub forward_headers: Vec<String>,
+    /// The names of the plugins that [`Remote::LeftOut`] left out.
+    pub left_out: Vec<String>,
 }
 
-/// Builds the chain and notes all that is wrong with it.
+/// What becomes of the plugins that are called over HTTP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Remote {
+    Called,
+    /// Neither they nor the files that they name are looked at.
+    LeftOut,
+}
+
+/// Builds the chain of the list at the key path `at` and notes all that is wrong with it.
 pub(super) fn resolve(
     entries: &[PluginEntry],
+    at: &str,
     exemptions: &[ExemptionEntry],
     now: SystemTime,
+    remote: Remote,
     notes: &mut Notes,
 ) -> Resolved {
     let mut build = Build {
         notes,
+        remote,
         names: Vec::new(),
         forward_headers: Vec::new(),
+        left_out: Vec::new(),
     };
     let mut chain = Chain::default();
     for (index, entry) in entries.iter().enumerate() {
-        let path = item("plugins", index);
+        let path = item(at, index);
         match &entry.fan_out {
             Some(inner) => {
                 let on_conflict = build.group(entry, &path);
@@ -70,13 +84,16 @@ pub(super) fn resolve(
     Resolved {
         chain,
         forward_headers: build.forward_headers,
+        left_out: build.left_out,
     }
 }
 
 pub(super) struct Build<'n> {
     pub(super) notes: &'n mut Notes,
+    remote: Remote,
     names: Vec<String>,
     pub(super) forward_headers: Vec<String>,
+    left_out: Vec<String>,
 }
 
 impl Build<'_> {
@@ -139,6 +156,10 @@ impl Build<'_> {
         if timeout.is_zero() {
             self.notes
                 .problem(member(path, "timeout"), "a timeout of 0s fails every call");
+        }
+        if self.remote == Remote::LeftOut && entry.is_remote() {
+            self.left_out.extend(name.map(|name| name.to_string()));
+            return None;
         }
         let (backend, phases) = self.backend(entry, path)?;
         if let Backend::BuiltIn(built_in) = &backend {

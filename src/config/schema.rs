@@ -1,8 +1,8 @@
 //! The JSON Schema of the configuration file, made from its types.
 
-use schemars::Schema;
 use schemars::generate::SchemaSettings;
 use schemars::transform::{RecursiveTransform, Transform};
+use schemars::{JsonSchema, Schema};
 use serde_json::{Value, json};
 
 use super::file::AdmissionConfiguration;
@@ -10,9 +10,14 @@ use crate::plugins::library;
 
 /// The JSON Schema (2020-12) of the configuration file, for editors and for our own validation.
 pub fn schema() -> Value {
+    schema_of::<AdmissionConfiguration>()
+}
+
+/// The JSON Schema (2020-12) of a kind of file.
+pub fn schema_of<D: JsonSchema>() -> Value {
     let mut schema = SchemaSettings::draft2020_12()
         .into_generator()
-        .into_root_schema_for::<AdmissionConfiguration>();
+        .into_root_schema_for::<D>();
     RecursiveTransform(without_null).transform(&mut schema);
     let mut schema = schema.to_value();
     with_policies(&mut schema);

@@ -18,6 +18,7 @@ mod mutate;
 mod payments;
 mod program;
 mod rewrite;
+mod rules;
 mod scope;
 pub mod source;
 #[cfg(test)]
@@ -57,6 +58,8 @@ pub struct Policy {
     validations: Vec<Validation>,
     annotations: Vec<(String, Program)>,
     mutations: Vec<Mutation>,
+    /// Each validation and mutation in words.
+    rules: Vec<(Rule, String)>,
 }
 
 struct Validation {
@@ -109,7 +112,15 @@ impl Policy {
             validations,
             annotations,
             mutations,
+            rules: source.rules(),
         })
+    }
+
+    /// Every rule that can fire, with the text that a person knows it by: a validation's expression,
+    /// what a mutation does where.
+    pub fn rules(&self) -> impl Iterator<Item = (Rule, &str)> {
+        let rules = self.rules.iter();
+        rules.map(|(rule, text)| (*rule, text.as_str()))
     }
 
     pub fn has_mutations(&self) -> bool {

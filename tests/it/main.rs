@@ -21,5 +21,6 @@ mod reload;
 mod remote;
 mod replay;
 mod server;
+mod suites;
 mod tls;
 mod work;
