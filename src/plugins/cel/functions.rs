@@ -7,6 +7,7 @@
 
 pub(super) mod arguments;
 mod comprehensions;
+mod entries;
 mod globs;
 mod images;
 mod lists;
@@ -30,6 +31,7 @@ pub(super) use self::regex::Pattern;
 pub(super) fn libraries(env: &mut Env) -> Result<(), DeclarationError> {
     let libraries = [
         comprehensions::library,
+        entries::library,
         globs::library,
         images::library,
         lists::library,
