@@ -7,6 +7,7 @@
 
 pub(super) mod arguments;
 mod comprehensions;
+mod entries;
 mod globs;
 mod images;
 mod lists;
@@ -31,6 +32,7 @@ pub use self::units::{gigabytes, seconds};
 pub(super) fn libraries(env: &mut Env) -> Result<(), DeclarationError> {
     let libraries = [
         comprehensions::library,
+        entries::library,
         globs::library,
         images::library,
         lists::library,

@@ -2,41 +2,21 @@
 //!
 //! `map.all(k, v, …)` sees each key with its value, and `list.all(i, v, …)` each index with its
 //! element; so do `exists`, `existsOne`, `transformList`, `transformMap` and `transformMapEntry`.
-//! The interpreter knows comprehensions of one variable only, so these become one over pairs:
-//! `@entries(map).all(@entry, cel.bind(k, @entry[0], cel.bind(v, @entry[1], …)))`.
-//!
-//! Entries of a map come in the order of the spec, those of one that an expression has built
-//! sorted by key, so that one spec always gets one answer.
+//! The interpreter knows comprehensions of one variable only, so these become one over pairs,
+//! `@entries(map).all(@entry, …)`, where `@entry[0]` stands for `k` and `@entry[1]` for `v`.
 
-// The interpreter hands arguments over by value.
-#![allow(clippy::needless_pass_by_value)]
-
-use std::collections::HashMap;
-
-use ::cel::common::ast::{CallExpr, ComprehensionExpr, Expr, ListExpr, LiteralValue, operators};
-use ::cel::common::types::{
-    CelBool, CelInt, CelList, CelMap, CelMapKey, CelString, CelUInt, DYN_TYPE, Kind,
+use ::cel::common::ast::{
+    CallExpr, ComprehensionExpr, EntryExpr, Expr, ListExpr, LiteralValue, operators,
 };
-use ::cel::common::value::{CowVal, Val};
 use ::cel::parser::{Macro, MacroExprHelper, ParseError};
-use ::cel::{DeclarationError, Env, ExecutionError, IdedExpr};
+use ::cel::{DeclarationError, Env, IdedExpr};
 
-use super::super::meter::{self, Meter};
-use super::arguments::{Answer, Args, items, meter_in, mismatch};
-
-/// Units for making one pair.
-const PAIR: u64 = 3;
-
-const ENTRY: &str = "@entry";
 const RESULT: &str = "@result";
 
 type Helper<'a> = MacroExprHelper<'a>;
 type Expansion = Result<Option<IdedExpr>, ParseError>;
 
 pub(super) fn library(env: &mut Env) -> Result<(), DeclarationError> {
-    let arguments = || vec![DYN_TYPE, Meter::TYPE];
-    env.add_overload("@entries", "@entries", arguments(), entries)?;
-    env.add_overload("@toMap", "@toMap", arguments(), to_map)?;
     env.add_macro(Macro::receiver("bind", 3, bind_macro))?;
     env.add_macro(Macro::receiver("all", 3, all_macro))?;
     env.add_macro(Macro::receiver("exists", 3, exists_macro))?;
@@ -98,12 +78,13 @@ fn all_macro(
     let so_far = ident(helper, RESULT);
     let condition = call(helper, operators::NOT_STRICTLY_FALSE, vec![so_far]);
     let so_far = ident(helper, RESULT);
-    let holds = bound(helper, &parts, parts.body.clone());
+    let holds = parts.body;
     let step = call(helper, operators::LOGICAL_AND, vec![so_far, holds]);
     let result = ident(helper, RESULT);
     Ok(Some(over(
         helper,
         parts.range,
+        parts.entry,
         [init, condition, step, result],
     )))
 }
@@ -121,12 +102,13 @@ fn exists_macro(
     let not_yet = call(helper, operators::LOGICAL_NOT, vec![so_far]);
     let condition = call(helper, operators::NOT_STRICTLY_FALSE, vec![not_yet]);
     let so_far = ident(helper, RESULT);
-    let holds = bound(helper, &parts, parts.body.clone());
+    let holds = parts.body;
     let step = call(helper, operators::LOGICAL_OR, vec![so_far, holds]);
     let result = ident(helper, RESULT);
     Ok(Some(over(
         helper,
         parts.range,
+        parts.entry,
         [init, condition, step, result],
     )))
 }
@@ -145,7 +127,7 @@ fn exists_one_macro(
     let so_far = ident(helper, RESULT);
     let more = call(helper, operators::ADD, vec![so_far, one]);
     let same = ident(helper, RESULT);
-    let holds = bound(helper, &parts, parts.body.clone());
+    let holds = parts.body;
     let step = call(helper, operators::CONDITIONAL, vec![holds, more, same]);
     let one = int(helper, 1);
     let so_far = ident(helper, RESULT);
@@ -153,6 +135,7 @@ fn exists_one_macro(
     Ok(Some(over(
         helper,
         parts.range,
+        parts.entry,
         [init, condition, step, result],
     )))
 }
@@ -166,34 +149,38 @@ fn transform_macro(
     let Some(parts) = Parts::taken(helper, target, args)? else {
         return Ok(None);
     };
-    let mut item = bound(helper, &parts, parts.body.clone());
+    let mut item = parts.body;
     if made == Made::Map {
-        let key = part(helper, 0);
+        let key = part(helper, &parts.entry, 0);
         item = helper.next_expr(Expr::List(ListExpr::new(vec![key, item])));
     }
     let item = helper.next_expr(Expr::List(ListExpr::new(vec![item])));
     let so_far = ident(helper, RESULT);
     let mut step = call(helper, operators::ADD, vec![so_far, item]);
-    if let Some(filter) = &parts.filter {
-        let wanted = bound(helper, &parts, filter.clone());
+    if let Some(wanted) = parts.filter {
         let same = ident(helper, RESULT);
         step = call(helper, operators::CONDITIONAL, vec![wanted, step, same]);
     }
     let init = helper.next_expr(Expr::List(ListExpr::new(Vec::new())));
     let condition = helper.next_expr(Expr::Literal(LiteralValue::Boolean(true.into())));
     let result = ident(helper, RESULT);
-    let list = over(helper, parts.range, [init, condition, step, result]);
+    let list = over(
+        helper,
+        parts.range,
+        parts.entry,
+        [init, condition, step, result],
+    );
     Ok(Some(match made {
         Made::List => list,
         Made::Map | Made::Entries => call(helper, "@toMap", vec![list]),
     }))
 }
 
-/// What a comprehension of two variables is written with.
+/// What a comprehension of two variables is written with, the entry in the place of its names.
 struct Parts {
     range: IdedExpr,
-    /// What the key or index and the value are called.
-    names: [String; 2],
+    /// What the pair at hand is called, unlike those of comprehensions around and within.
+    entry: String,
     filter: Option<IdedExpr>,
     body: IdedExpr,
 }
@@ -212,15 +199,21 @@ impl Parts {
         else {
             return Ok(None);
         };
+        let second = value.id;
         let names = [simple_name(helper, key)?, simple_name(helper, value)?];
-        let (filter, body) = match (args.next(), args.next()) {
-            (filter, Some(body)) => (filter, body),
-            (Some(body), None) => (None, body),
-            (None, None) => return Ok(None),
-        };
-        Ok(Some(Self {
+        if names[0] == names[1] {
+            return Err(helper.new_error(second, "the two names must be different"));
+        }
+        let entry = format!("@entry{}", range.id);
+        let mut parts = args.collect::<Vec<_>>();
+        for part in &mut parts {
+            substitute(helper, part, &[(&names[0], 0), (&names[1], 1)], &entry);
+        }
+        let body = parts.pop();
+        let filter = parts.pop();
+        Ok(body.map(|body| Self {
             range,
-            names,
+            entry,
             filter,
             body,
         }))
@@ -234,29 +227,60 @@ fn simple_name(helper: &Helper<'_>, expr: IdedExpr) -> Result<String, ParseError
     }
 }
 
-/// An expression with the names of a comprehension bound to the entry at hand.
-fn bound(helper: &mut Helper<'_>, parts: &Parts, body: IdedExpr) -> IdedExpr {
-    let [key, value] = &parts.names;
-    let second = part(helper, 1);
-    let body = bind(helper, value.clone(), second, body);
-    let first = part(helper, 0);
-    bind(helper, key.clone(), first, body)
+/// Puts the parts of an entry in the place of names, except where a comprehension within takes a
+/// name for itself.
+fn substitute(helper: &mut Helper<'_>, expr: &mut IdedExpr, names: &[(&str, i64)], entry: &str) {
+    match &mut expr.expr {
+        Expr::Ident(name) => {
+            if let Some((_, position)) = names.iter().find(|(known, _)| known == name) {
+                *expr = part(helper, entry, *position);
+            }
+        }
+        Expr::Select(select) => substitute(helper, &mut select.operand, names, entry),
+        Expr::Call(call) => {
+            let operands = call.target.as_deref_mut().into_iter().chain(&mut call.args);
+            operands.for_each(|operand| substitute(helper, operand, names, entry));
+        }
+        Expr::List(list) => {
+            let elements = list.elements.iter_mut();
+            elements.for_each(|element| substitute(helper, element, names, entry));
+        }
+        Expr::Map(map) => {
+            for item in &mut map.entries {
+                if let EntryExpr::MapEntry(item) = &mut item.expr {
+                    substitute(helper, &mut item.key, names, entry);
+                    substitute(helper, &mut item.value, names, entry);
+                }
+            }
+        }
+        Expr::Comprehension(inner) => {
+            substitute(helper, &mut inner.iter_range, names, entry);
+            substitute(helper, &mut inner.accu_init, names, entry);
+            let taken = [&inner.iter_var, &inner.accu_var];
+            let mut names = names.to_vec();
+            names.retain(|(name, _)| !taken.iter().any(|taken| taken == name));
+            substitute(helper, &mut inner.loop_cond, &names, entry);
+            substitute(helper, &mut inner.loop_step, &names, entry);
+            substitute(helper, &mut inner.result, &names, entry);
+        }
+        Expr::Literal(_) | Expr::Struct(_) | Expr::Unspecified => {}
+    }
 }
 
 /// The key or the value of the entry at hand.
-fn part(helper: &mut Helper<'_>, position: i64) -> IdedExpr {
-    let entry = ident(helper, ENTRY);
+fn part(helper: &mut Helper<'_>, entry: &str, position: i64) -> IdedExpr {
+    let entry = ident(helper, entry);
     let position = int(helper, position);
     call(helper, operators::INDEX, vec![entry, position])
 }
 
 /// A comprehension over the entries of a range: its start, condition, step and result.
-fn over(helper: &mut Helper<'_>, range: IdedExpr, parts: [IdedExpr; 4]) -> IdedExpr {
+fn over(helper: &mut Helper<'_>, range: IdedExpr, entry: String, parts: [IdedExpr; 4]) -> IdedExpr {
     let [accu_init, loop_cond, loop_step, result] = parts;
     let iter_range = call(helper, "@entries", vec![range]);
     helper.next_expr(Expr::Comprehension(Box::new(ComprehensionExpr {
         iter_range,
-        iter_var: ENTRY.to_owned(),
+        iter_var: entry,
         iter_var2: None,
         accu_var: RESULT.to_owned(),
         accu_init,
@@ -298,98 +322,4 @@ fn call(helper: &mut Helper<'_>, function: &str, args: Vec<IdedExpr>) -> IdedExp
         target: None,
         args,
     }))
-}
-
-/// The entries of a map or list, each a list of two.
-fn entries<'b, 'v>(args: Args<'b, 'v>) -> Answer<'b, 'v> {
-    let [range, meter] = args.as_slice() else {
-        return Err(mismatch("@entries", &args));
-    };
-    let range = range.as_ref();
-    let pairs = meter::elements(range).saturating_mul(PAIR);
-    meter_in(meter.as_ref())?.pay(meter::copying(range).saturating_add(pairs))?;
-    let mut entries: Vec<Box<dyn Val + 'v>> = Vec::new();
-    let mut push = |key: Box<dyn Val + 'v>, value: Box<dyn Val + 'v>| {
-        entries.push(Box::new(CelList::from(vec![key, value])));
-    };
-    match (range.get_type().kind(), range.as_indexer()) {
-        (Kind::List, _) => {
-            for (position, item) in (0..).zip(items(range)) {
-                push(Box::new(CelInt::from(position)), item.clone_as_boxed());
-            }
-        }
-        (Kind::Map, Some(members)) => {
-            let mut keys: Vec<_> = items(range).collect();
-            if range.downcast_ref::<CelMap>().is_some() {
-                keys.sort_by_cached_key(|key| rank(*key));
-            }
-            for key in keys {
-                push(key.clone_as_boxed(), members.get(key)?.into_owned());
-            }
-        }
-        _ => return Err(mismatch("@entries", &args)),
-    }
-    Ok(CowVal::owned(CelList::from(entries)))
-}
-
-/// Where a key comes among others: bools, numbers, then text.
-fn rank(key: &dyn Val) -> (u8, i128, String) {
-    if let Some(bool) = key.downcast_ref::<CelBool>() {
-        (0, i128::from(*bool.inner()), String::new())
-    } else if let Some(int) = key.downcast_ref::<CelInt>() {
-        (1, i128::from(*int.inner()), String::new())
-    } else if let Some(uint) = key.downcast_ref::<CelUInt>() {
-        (1, i128::from(*uint.inner()), String::new())
-    } else {
-        let text = key.downcast_ref::<CelString>();
-        (
-            2,
-            0,
-            text.map_or_else(String::new, |text| text.inner().to_owned()),
-        )
-    }
-}
-
-/// The map of a list of pairs, or of maps.
-fn to_map<'b, 'v>(args: Args<'b, 'v>) -> Answer<'b, 'v> {
-    let [list, meter] = args.as_slice() else {
-        return Err(mismatch("@toMap", &args));
-    };
-    meter_in(meter.as_ref())?.pay(meter::copying(list.as_ref()))?;
-    let mut map: HashMap<CelMapKey<'v>, Box<dyn Val + 'v>> = HashMap::new();
-    for item in items(list.as_ref()) {
-        if item.get_type().kind() == Kind::List {
-            let mut pair = items(item).map(Val::clone_as_boxed);
-            if let (Some(key), Some(value)) = (pair.next(), pair.next()) {
-                insert(&mut map, key, value)?;
-            }
-        } else if let (Kind::Map, Some(members)) = (item.get_type().kind(), item.as_indexer()) {
-            for key in items(item) {
-                insert(
-                    &mut map,
-                    key.clone_as_boxed(),
-                    members.get(key)?.into_owned(),
-                )?;
-            }
-        } else {
-            return Err(wrong("each entry is a map"));
-        }
-    }
-    Ok(CowVal::owned(CelMap::from(map)))
-}
-
-fn insert<'v>(
-    map: &mut HashMap<CelMapKey<'v>, Box<dyn Val + 'v>>,
-    key: Box<dyn Val + 'v>,
-    value: Box<dyn Val + 'v>,
-) -> Result<(), ExecutionError> {
-    let key = CelMapKey::try_from(key).map_err(|_| wrong("that type cannot be a key"))?;
-    match map.insert(key, value) {
-        None => Ok(()),
-        Some(_) => Err(wrong("the same key comes twice")),
-    }
-}
-
-fn wrong(reason: &str) -> ExecutionError {
-    ExecutionError::function_error("transformMapEntry", reason)
 }

@@ -19,6 +19,9 @@ const DOCKER: &str = "docker.io";
 /// The most characters of a name, its registry included.
 const NAME_LENGTH: usize = 255;
 
+/// No reference is longer, in bytes: a name, a tag and the longest digest.
+const LENGTH: usize = 1024;
+
 /// The most characters of a tag.
 const TAG_LENGTH: usize = 128;
 
@@ -61,6 +64,9 @@ fn image_reference(text: &CelString<'_>) -> Result<CelMap<'static>, ExecutionErr
 }
 
 fn parse(text: &str) -> Result<Reference<'_>, &'static str> {
+    if text.len() > LENGTH {
+        return Err("the image's name is too long");
+    }
     let (named, digest) = match text.split_once('@') {
         Some((_, digest)) if !is_digest(digest) => return Err("the image's digest is not valid"),
         Some((named, digest)) => (named, digest),

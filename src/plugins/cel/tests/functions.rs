@@ -10,7 +10,7 @@ use rstest::rstest;
 
 use super::super::functions::{METERED, NAMES};
 use super::super::language::env;
-use super::{errors, holds};
+use super::{errors, holds, on_a_large_stack};
 
 #[test]
 fn each_function_that_is_suggested_is_there() {
@@ -53,6 +53,7 @@ fn each_metered_function_has_declarations_with_a_meter() {
 )]
 #[case("sum([1]) > 1", "`sum` is called on a value: write `x.sum(…)`")]
 #[case("spec.map.all(1, v, true)", "argument must be a simple name")]
+#[case("spec.map.all(k, k, true)", "the two names must be different")]
 #[case("cel.bind(1, 2, 3)", "argument must be a simple name")]
 #[case(
     "cel.bind(x, 2)",
@@ -70,6 +71,13 @@ fn a_wrong_use_is_refused(#[case] expression: &str, #[case] reason: &str) {
         messages.iter().any(|message| message.contains(reason)),
         "{expression}: {messages:?}"
     );
+}
+
+#[test]
+fn comprehensions_of_two_variables_that_nest_too_deep_are_refused() {
+    let expression = format!("{}true{}", "{}.all(k, v, ".repeat(500), ")".repeat(500));
+    let keys = serde_json::json!({"validations": [{"expression": expression}]});
+    assert!(!on_a_large_stack(move || errors(keys)).is_empty());
 }
 
 #[rstest]

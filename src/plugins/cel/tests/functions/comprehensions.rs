@@ -25,6 +25,9 @@ use super::super::holds;
 #[case(
     "spec.map.all(k, v, k in spec.map) && spec.matrix.all(i, row, row.all(j, x, x == spec.matrix[i][j]))"
 )]
+#[case("spec.matrix.all(x, y, y.map(x, x).size() == y.map(y, y).size() && x >= 0)")]
+#[case("{'a': 1}.all(k, v, [5].all(v, v == 5) && cel.bind(k, v, k == 1) && v == 1)")]
+#[case("{'a': {'b': 1}}.all(k, v, has(v.b) && !has(v.c) && v.b == 1 && {k: v} == {'a': {'b': 1}})")]
 #[case("{}.all(k, v, false) && ![].exists(i, v, true) && {}.transformMap(k, v, v) == {}")]
 #[case("{'a': {'b': 1}}.all(k, v, v.all(k2, v2, k == 'a' && k2 == 'b' && v2 == 1))")]
 #[case("{'a': 1, 'b': 2}.exists(k, v, v / 0 == 1 || k == 'b')")]
