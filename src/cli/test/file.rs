@@ -66,8 +66,9 @@ pub struct Case {
     /// The spec. It need not be whole.
     pub spec: Option<Map<String, Value>>,
     /// A file with the spec or with a captured request body `{user, project, spec}`, JSON or YAML.
-    /// Relative to this file.
-    #[schemars(extend("examples" = ["specs/task.json"]))]
+    /// Relative to this file. `*` stands for any part of a name: the case then holds for every file
+    /// that fits, and so do the cases that come from it.
+    #[schemars(extend("examples" = ["specs/task.json", "specs/*/task.json"]))]
     pub file: Option<PathBuf>,
     /// Another case, by its name: its spec, who applies it and where.
     pub from: Option<String>,

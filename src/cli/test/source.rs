@@ -1,10 +1,12 @@
 //! What the cases of a suite review: each one's spec, read, taken from another case and edited, and
 //! who applies it where and when. Nothing here knows a chain.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use anyhow::Context;
+use globset::GlobBuilder;
+use walkdir::WalkDir;
 
 use super::edit;
 use super::file::{Case, PolicyTests};
@@ -14,9 +16,11 @@ use crate::cli::specs::{self, Found};
 use crate::config::places::{item, member};
 use crate::config::suggest;
 
-/// What one case reviews.
+/// One spec that a case reviews. A case reviews several where its `file` is a pattern.
 #[derive(Clone, Debug)]
 pub struct Source {
+    /// The file, where there may be several.
+    pub file: Option<String>,
     pub kind: Kind,
     pub user: String,
     pub project: String,
@@ -27,11 +31,49 @@ pub struct Source {
 /// What one case reviews as far as it says so itself or by the case that it comes from.
 #[derive(Clone, Debug)]
 struct Draft {
+    file: Option<String>,
     kind: Option<Kind>,
     user: Option<String>,
     project: Option<String>,
     at: Option<SystemTime>,
     spec: Spec,
+}
+
+/// Reads a file, or every file that a pattern with `*` fits.
+fn read(directory: &Path, file: &Path) -> anyhow::Result<Vec<Draft>> {
+    let pattern = directory.join(file);
+    let name = pattern.to_string_lossy();
+    if !name.contains('*') {
+        return Ok(vec![draft(None, specs::read(&pattern)?)]);
+    }
+    let glob = GlobBuilder::new(&name).literal_separator(true).build()?;
+    let glob = glob.compile_matcher();
+    let fixed: PathBuf = pattern
+        .components()
+        .take_while(|part| !part.as_os_str().to_string_lossy().contains('*'))
+        .collect();
+    let mut drafts = Vec::new();
+    for entry in WalkDir::new(&fixed).sort_by_file_name() {
+        let path = entry?.into_path();
+        if path.is_file() && glob.is_match(&path) {
+            let short = path.strip_prefix(&fixed).unwrap_or(&path);
+            let short = short.to_string_lossy().into_owned();
+            drafts.push(draft(Some(short), specs::read(&path)?));
+        }
+    }
+    anyhow::ensure!(!drafts.is_empty(), "no file fits {name}");
+    Ok(drafts)
+}
+
+fn draft(file: Option<String>, found: Found) -> Draft {
+    Draft {
+        file,
+        kind: None,
+        user: found.user,
+        project: found.project,
+        at: None,
+        spec: found.spec,
+    }
 }
 
 /// What takes a problem: its key path and its message.
@@ -52,7 +94,7 @@ enum State {
     /// A case on the way from it is being made out.
     Open,
     /// None: its problem is known.
-    Done(Option<Draft>),
+    Done(Option<Vec<Draft>>),
 }
 
 impl<'s> Sources<'s> {
@@ -66,7 +108,7 @@ impl<'s> Sources<'s> {
     }
 
     /// What each case reviews, in the order of the file. None has problems, which are reported.
-    pub fn all(mut self) -> Vec<Option<Source>> {
+    pub fn all(mut self) -> Vec<Option<Vec<Source>>> {
         let cases = &self.file.cases;
         for (index, case) in cases.iter().enumerate() {
             if case.name.trim().is_empty() {
@@ -83,8 +125,13 @@ impl<'s> Sources<'s> {
         (0..cases.len()).map(|index| self.finished(index)).collect()
     }
 
-    fn finished(&mut self, index: usize) -> Option<Source> {
-        let draft = self.draft(index)?;
+    fn finished(&mut self, index: usize) -> Option<Vec<Source>> {
+        let drafts = self.drafts(index)?;
+        let finished = drafts.into_iter().map(|draft| self.finish(index, draft));
+        finished.collect()
+    }
+
+    fn finish(&mut self, index: usize, draft: Draft) -> Option<Source> {
         let Some(kind) = draft.kind.or_else(|| specs::kind_of(draft.spec.value())) else {
             let message =
                 "the spec's `configuration.type` does not tell what it is: say it with `kind`";
@@ -97,6 +144,7 @@ impl<'s> Sources<'s> {
                 .unwrap_or_else(|| last.to_owned())
         };
         Some(Source {
+            file: draft.file,
             kind,
             user: given(draft.user, &self.file.user, "admin"),
             project: given(draft.project, &self.file.project, "main"),
@@ -105,20 +153,24 @@ impl<'s> Sources<'s> {
         })
     }
 
-    fn draft(&mut self, index: usize) -> Option<Draft> {
-        if let State::Done(draft) = &self.states[index] {
-            return draft.clone();
+    fn drafts(&mut self, index: usize) -> Option<Vec<Draft>> {
+        if let State::Done(drafts) = &self.states[index] {
+            return drafts.clone();
         }
         self.states[index] = State::Open;
-        let draft = self.made_out(index);
-        self.states[index] = State::Done(draft.clone());
-        draft
+        let case = &self.file.cases[index];
+        let bases = self.bases(index, case);
+        let drafts = bases.and_then(|bases| {
+            let made = bases.into_iter().map(|base| self.made_out(index, base));
+            made.collect::<Option<Vec<_>>>()
+        });
+        self.states[index] = State::Done(drafts.clone());
+        drafts
     }
 
-    fn made_out(&mut self, index: usize) -> Option<Draft> {
+    fn made_out(&mut self, index: usize, mut draft: Draft) -> Option<Draft> {
         let file = self.file;
         let case = &file.cases[index];
-        let mut draft = self.base(index, case)?;
         if let Some(kind) = case.kind {
             draft.kind = Some(kind.into());
         }
@@ -136,39 +188,29 @@ impl<'s> Sources<'s> {
         self.edited(index, case, draft)
     }
 
-    /// Where the spec comes from: the file itself, another file, another case.
-    fn base(&mut self, index: usize, case: &Case) -> Option<Draft> {
+    /// Where the specs come from: the file itself, other files, another case.
+    fn bases(&mut self, index: usize, case: &Case) -> Option<Vec<Draft>> {
         let found = match (&case.spec, &case.file, &case.from) {
             (Some(spec), None, None) => {
                 let spec = serde_json::Value::Object(spec.clone());
-                Ok(Found {
+                let found = Found {
                     user: None,
                     project: None,
                     spec: Spec::parsed(spec.to_string().into(), spec).ok()?,
-                })
+                };
+                Ok(vec![draft(None, found)])
             }
-            (None, Some(file), None) => specs::read(&self.directory.join(file))
+            (None, Some(file), None) => read(self.directory, file)
                 .context("not readable as a spec")
                 .map_err(|error| ("file", format!("{error:#}"))),
             (None, None, Some(name)) => return self.of_other(index, name),
             _ => Err(("", "give one of `spec`, `file` and `from`".to_owned())),
         };
-        match found {
-            Ok(found) => Some(Draft {
-                kind: None,
-                user: found.user,
-                project: found.project,
-                at: None,
-                spec: found.spec,
-            }),
-            Err((key, message)) => {
-                self.problem(index, key, &message);
-                None
-            }
-        }
+        let problem = |(key, message): (&str, String)| self.problem(index, key, &message);
+        found.map_err(problem).ok()
     }
 
-    fn of_other(&mut self, index: usize, name: &str) -> Option<Draft> {
+    fn of_other(&mut self, index: usize, name: &str) -> Option<Vec<Draft>> {
         let cases = &self.file.cases;
         let Some(other) = cases.iter().position(|case| case.name == *name) else {
             let names = cases.iter().map(|case| case.name.as_str());
@@ -183,7 +225,7 @@ impl<'s> Sources<'s> {
             self.problem(index, "from", &message);
             return None;
         }
-        self.draft(other)
+        self.drafts(other)
     }
 
     fn edited(&mut self, index: usize, case: &Case, mut draft: Draft) -> Option<Draft> {

@@ -35,7 +35,7 @@ pub struct Case {
     pub name: String,
     pub chain: Arc<Tested>,
     pub review: Arc<Review>,
-    pub expected: Expected,
+    pub expected: Arc<Expected>,
 }
 
 /// A chain under test.
@@ -149,29 +149,38 @@ impl<'l> Reading<'l> {
         let mut problem = |path, message| self.problems.push(self.places.problem(path, message));
         let sources = Sources::new(&file, directory, &mut problem).all();
         let mut cases = Vec::new();
-        for (index, (entry, source)) in file.cases.iter().zip(sources).enumerate() {
+        let mut complete = true;
+        for (index, (entry, sources)) in file.cases.iter().zip(sources).enumerate() {
             let at = item("cases", index);
             let chain = self.chain_of_case(entry, &at, chain.as_ref());
             let mut problem =
                 |path, message| self.problems.push(self.places.problem(path, message));
-            let expected = Expected::compile(
+            let expected = Arc::new(Expected::compile(
                 &entry.expect,
                 &member(&at, "expect"),
                 chain.as_deref(),
                 &mut problem,
-            );
-            if let (Some(chain), Some(source)) = (chain, source) {
+            ));
+            let (Some(chain), Some(sources)) = (chain, sources) else {
+                complete = false;
+                continue;
+            };
+            for source in sources {
+                let name = match &source.file {
+                    Some(file) => format!("{} [{file}]", entry.name),
+                    None => entry.name.clone(),
+                };
                 cases.push(Case {
                     index,
                     line: self.places.line(&at),
-                    name: entry.name.clone(),
-                    chain,
+                    name,
+                    chain: Arc::clone(&chain),
                     review: review(source),
-                    expected,
+                    expected: Arc::clone(&expected),
                 });
             }
         }
-        if cases.len() < file.cases.len() || !self.problems.is_empty() {
+        if !complete || !self.problems.is_empty() {
             return Err(self.problems.into_iter().collect());
         }
         Ok(Suite {
