@@ -20,6 +20,7 @@ mod program;
 mod rewrite;
 mod rules;
 mod scope;
+mod shape;
 pub mod source;
 #[cfg(test)]
 mod tests;

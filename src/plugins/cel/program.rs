@@ -13,6 +13,7 @@ use super::explain::explain;
 use super::language::{self, Pattern};
 use super::rewrite::Rewriter;
 use super::scope::Scope;
+use super::shape::unknown_members;
 use crate::admission::verdict::{Fault, FaultKind};
 
 /// The longest expression, in bytes. The parser recurses, and worker threads have small stacks.
@@ -164,6 +165,7 @@ impl<'a> Compiler<'a> {
             }
         };
         let (mut findings, depth) = check(&expr, &self.names, self.env);
+        findings.extend(unknown_members(&expr));
         if findings.is_empty() {
             let mut rewriter = Rewriter::new(self.params, &mut self.patterns);
             rewriter.loops = usize::from(self.repeated);
