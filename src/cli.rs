@@ -7,6 +7,7 @@ mod load;
 mod reload;
 mod review;
 mod serve;
+mod workers;
 
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -98,6 +99,12 @@ pub fn main() -> ExitCode {
 fn is_broken_pipe(error: &anyhow::Error) -> bool {
     let io = error.downcast_ref::<io::Error>();
     io.is_some_and(|io| io.kind() == io::ErrorKind::BrokenPipe)
+}
+
+/// Shows which plugins of a configuration cannot be used.
+fn not_loaded(why: &workers::NotLoaded) -> io::Result<ExitCode> {
+    writeln!(io::stderr(), "dstack-admission: {why}")?;
+    Ok(ExitCode::from(UNUSABLE))
 }
 
 /// Shows what is wrong with a configuration.

@@ -13,6 +13,7 @@ mod notes;
 pub mod places;
 pub mod plugin;
 pub mod problem;
+mod python;
 mod remote;
 pub mod resolve;
 pub mod schema;

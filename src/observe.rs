@@ -7,3 +7,4 @@ pub mod batch;
 pub mod logs;
 pub mod metrics;
 pub mod record;
+pub mod workers;

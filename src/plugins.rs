@@ -3,6 +3,7 @@
 pub mod breaker;
 pub mod cel;
 pub mod http;
+pub mod python;
 pub mod rest;
 pub mod webhook;
 
@@ -19,6 +20,7 @@ pub enum Backend {
     Cel(cel::Policy),
     Webhook(webhook::Webhook),
     Rest(rest::Rest),
+    Python(python::Python),
 }
 
 impl Plugin {
@@ -33,6 +35,7 @@ impl Plugin {
             Backend::Cel(policy) => return policy.evaluate(call),
             Backend::Webhook(webhook) => webhook.call(call, budget).await,
             Backend::Rest(rest) => rest.call(call, budget).await,
+            Backend::Python(python) => python.call(call, budget).await,
         };
         verdict.map_or_else(Outcome::Fault, Outcome::Verdict)
     }
@@ -45,6 +48,7 @@ impl Backend {
             Backend::Cel(_) => "cel",
             Backend::Webhook(_) => "webhook",
             Backend::Rest(_) => "rest",
+            Backend::Python(_) => "python",
         }
     }
 

@@ -1,5 +1,6 @@
 //! From the list of plugins as typed to the chain of plugins that can be called.
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -13,6 +14,7 @@ use crate::admission::chain::{
 };
 use crate::admission::protected::Grant;
 use crate::plugins::cel::{Conditions, Policy};
+use crate::plugins::python::Python;
 use crate::plugins::rest::Rest;
 use crate::plugins::webhook::Webhook;
 use crate::plugins::{Backend, Plugin};
@@ -26,11 +28,14 @@ pub(super) struct Resolved {
 pub(super) fn resolve(
     entries: &[PluginEntry],
     exemptions: &[ExemptionEntry],
+    state_dir: &Path,
     now: SystemTime,
     notes: &mut Notes,
 ) -> Resolved {
     let mut build = Build {
         notes,
+        // Workers are elsewhere.
+        state_dir: std::path::absolute(state_dir).unwrap_or_else(|_| state_dir.to_owned()),
         names: Vec::new(),
         forward_headers: Vec::new(),
     };
@@ -71,6 +76,7 @@ pub(super) fn resolve(
 
 pub(super) struct Build<'n> {
     pub(super) notes: &'n mut Notes,
+    pub(super) state_dir: PathBuf,
     names: Vec<String>,
     pub(super) forward_headers: Vec<String>,
 }
@@ -257,16 +263,14 @@ impl Build<'_> {
             let rest = self.notes.noted(&path, Rest::new(&settings))?;
             return Some((Backend::Rest(rest), phases));
         }
-        for (key, given) in [
-            ("use", entry.r#use.is_some()),
-            ("python", entry.python.is_some()),
-        ] {
-            if given {
-                let message = format!(
-                    "`{key}` is not built into this version; `cel`, `webhook` and `rest` are"
-                );
-                self.notes.problem(member(path, key), message);
-            }
+        if let Some(python) = &entry.python {
+            let settings = self.python(python, entry.name.as_deref(), &member(path, "python"))?;
+            return Some((Backend::Python(Python::new(settings)), phases));
+        }
+        if entry.r#use.is_some() {
+            let message = "`use` is not built into this version; \
+                           `cel`, `python`, `webhook` and `rest` are";
+            self.notes.problem(member(path, "use"), message);
         }
         None
     }

@@ -90,10 +90,13 @@ pub fn resolve(loaded: Loaded, now: SystemTime) -> Result<Settings, Problems> {
     if let Some(listen) = listen {
         notes.exposure(listen, &file, tls.as_ref());
     }
+    let state_dir = file
+        .state_dir
+        .unwrap_or_else(|| PathBuf::from(defaults::STATE_DIR));
     let chain::Resolved {
         chain,
         forward_headers,
-    } = chain::resolve(&file.plugins, &file.exemptions, now, &mut notes);
+    } = chain::resolve(&file.plugins, &file.exemptions, &state_dir, now, &mut notes);
     notes.time(deadline, &chain);
 
     match (listen, admin, tls, auth) {
@@ -101,9 +104,7 @@ pub fn resolve(loaded: Loaded, now: SystemTime) -> Result<Settings, Problems> {
             Ok(Settings {
                 listen,
                 admin,
-                state_dir: file
-                    .state_dir
-                    .unwrap_or_else(|| PathBuf::from(defaults::STATE_DIR)),
+                state_dir,
                 server_names,
                 tls,
                 auth,
