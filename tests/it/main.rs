@@ -15,6 +15,7 @@ mod examples;
 mod failure;
 mod fan_out;
 mod patience;
+mod python;
 mod records;
 mod reload;
 mod remote;
