@@ -8,7 +8,7 @@ use super::chain::Build;
 use super::defaults;
 use super::places::{item, member};
 use super::plugin::Python;
-use crate::plugins::python::Settings;
+use crate::plugins::python::{Requirement, Settings};
 
 /// What is looked for on `PATH` where no interpreter is given.
 const INTERPRETER: &str = "python3";
@@ -35,11 +35,7 @@ impl Build<'_> {
                 self.notes.warning(place, message);
             }
         }
-        if !python.install.is_empty() {
-            let message = "`install` is not built into this version; install the plugin beside \
-                           dstack, and name that `interpreter`";
-            self.notes.problem(member(path, "install"), message);
-        }
+        let install = self.requirements(&python.install, &member(path, "install"));
         let given = python.interpreter.as_deref();
         let interpreter = interpreter(given.unwrap_or(Path::new(INTERPRETER)));
         let place = match given {
@@ -50,12 +46,58 @@ impl Build<'_> {
             name: name.unwrap_or_default().into(),
             plugin: python.plugin.clone(),
             interpreter: self.notes.noted(&place, interpreter)?,
+            install,
             workers: python.workers.unwrap_or(defaults::WORKERS) as usize,
             env: python.env.clone(),
             recycle_after: python.recycle_after.map(u64::from),
             memory_limit: python.memory_limit.map(|limit| limit.0),
             state_dir: self.state_dir.clone(),
         })
+    }
+
+    /// The lines of a requirements file, paths made absolute.
+    fn requirements(&mut self, given: &[String], path: &str) -> Vec<Requirement> {
+        let mut requirements = Vec::new();
+        for (index, line) in given.iter().enumerate() {
+            let place = item(path, index);
+            if let Some(requirement) = self.notes.noted(&place, requirement(line)) {
+                if let Some(file) = &requirement.file {
+                    self.notes.input(file);
+                }
+                requirements.push(requirement);
+            }
+        }
+        requirements
+    }
+}
+
+/// One requirement as pip takes it: a file if it begins like a path or with `-r`.
+fn requirement(line: &str) -> Result<Requirement, String> {
+    let line = line.trim();
+    if line.is_empty() || line.contains(['\n', '\r', '#']) {
+        return Err(
+            "write one requirement, such as `my-plugin==1.2` or `./wheels/x.whl`".to_owned(),
+        );
+    }
+    let (option, rest) = match line.strip_prefix("-r ") {
+        Some(rest) => ("-r ", rest.trim_start()),
+        None => ("", line),
+    };
+    let (path, more) = rest.split_at(rest.find(' ').unwrap_or(rest.len()));
+    if option.is_empty() && !path.starts_with(['.', '/']) {
+        return Ok(Requirement {
+            line: line.to_owned(),
+            file: None,
+        });
+    }
+    let file = std::path::absolute(path).map_err(|e| format!("{path}: {e}"))?;
+    match file.metadata() {
+        Ok(found) if found.is_file() => Ok(Requirement {
+            line: format!("{option}{}{more}", file.display()),
+            file: Some(file),
+        }),
+        Ok(_) => Err(format!("{path} is no file; build a wheel of it")),
+        Err(error) => Err(format!("{path}: {error}")),
     }
 }
 
@@ -93,6 +135,44 @@ mod tests {
     fn an_interpreter_is_known_by_its_absolute_path(#[case] given: &str) {
         let found = interpreter(Path::new(given)).unwrap();
         assert!(found.is_absolute() && found.ends_with("sh"), "{found:?}");
+    }
+
+    #[rstest]
+    #[case::version(" my-plugin==1.2 ", "my-plugin==1.2", None)]
+    #[case::hash("a==1 --hash=sha256:00", "a==1 --hash=sha256:00", None)]
+    #[case::index(
+        "--index-url https://a.example/simple",
+        "--index-url https://a.example/simple",
+        None
+    )]
+    #[case::file(
+        "./Cargo.toml --hash=sha256:00",
+        "{}/Cargo.toml --hash=sha256:00",
+        Some("{}/Cargo.toml")
+    )]
+    #[case::list("-r  ./Cargo.toml", "-r {}/Cargo.toml", Some("{}/Cargo.toml"))]
+    #[case::list_by_name("-r Cargo.toml", "-r {}/Cargo.toml", Some("{}/Cargo.toml"))]
+    fn a_requirement_is_a_line_with_absolute_paths(
+        #[case] given: &str,
+        #[case] line: &str,
+        #[case] file: Option<&str>,
+    ) {
+        let root = env!("CARGO_MANIFEST_DIR");
+        let expected = Requirement {
+            line: line.replace("{}", root),
+            file: file.map(|file| file.replace("{}", root).into()),
+        };
+        assert_eq!(requirement(given), Ok(expected));
+    }
+
+    #[rstest]
+    #[case::empty(" ", "write one requirement")]
+    #[case::two("a\n--index-url https://b.example", "write one requirement")]
+    #[case::missing("./nowhere.whl", "./nowhere.whl: No such file")]
+    #[case::directory("./src", "./src is no file; build a wheel of it")]
+    fn other_requirements_are_refused(#[case] given: &str, #[case] why: &str) {
+        let error = requirement(given).unwrap_err();
+        assert!(error.starts_with(why), "{error}");
     }
 
     #[rstest]

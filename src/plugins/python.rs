@@ -3,6 +3,7 @@
 //! A worker imports the plugin as the dstack server would and is asked over pipes that the plugin
 //! does not see. Whatever a plugin does to its process costs the review it is about, and no more.
 
+mod environment;
 mod frames;
 mod host;
 mod meters;
@@ -12,7 +13,7 @@ mod process;
 mod transfer;
 mod worker;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
@@ -22,6 +23,7 @@ use tokio_util::task::TaskTracker;
 use crate::admission::review::Kind;
 use crate::admission::text;
 use crate::admission::verdict::{Budget, Call, Denial, Fault, FaultKind, Verdict};
+pub use environment::Requirement;
 use frames::{Answer, Failure, Reason, Refusal};
 pub use frames::{EntryPoint, Ready, SpecError};
 pub use meters::Meters;
@@ -41,6 +43,8 @@ pub struct Settings {
     pub plugin: String,
     /// An absolute path.
     pub interpreter: PathBuf,
+    /// What is installed into an environment of the plugin's own. Empty: the interpreter's is used.
+    pub install: Vec<Requirement>,
     pub workers: usize,
     /// The environment variables that workers inherit, by name.
     pub env: Vec<String>,
@@ -179,7 +183,8 @@ fn another_question() -> Fault {
 #[derive(Debug)]
 pub struct Pools {
     meters: Meters,
-    running: Mutex<Vec<(Settings, Weak<Pool>)>>,
+    /// With the interpreter that they run: an environment is another when a file that it is made from is.
+    running: Mutex<Vec<(Settings, PathBuf, Weak<Pool>)>>,
     stop: CancellationToken,
     tasks: TaskTracker,
 }
@@ -210,11 +215,20 @@ impl Pools {
     /// When a worker does not get ready.
     pub async fn start(&self, python: &Python) -> Result<Started, StartError> {
         let settings = &python.settings;
-        let running = self.of(settings);
+        let interpreter = match settings.install.as_slice() {
+            [] => settings.interpreter.clone(),
+            install => {
+                let (state_dir, interpreter) = (&settings.state_dir, &settings.interpreter);
+                environment::ready(&settings.name, state_dir, interpreter, install)
+                    .await
+                    .map_err(StartError::new)?
+            }
+        };
+        let running = self.of(settings, &interpreter);
         let carried_over = running.is_some();
         let pool = match running {
             Some(pool) => pool,
-            None => self.launch(settings).await?,
+            None => self.launch(settings, &interpreter).await?,
         };
         let pool = python.pool.get_or_init(|| pool);
         Ok(Started {
@@ -230,10 +244,13 @@ impl Pools {
         let _ = tokio::time::timeout(STOP_TIMEOUT, self.tasks.wait()).await;
     }
 
-    async fn launch(&self, settings: &Settings) -> Result<Arc<Pool>, StartError> {
-        let owned = settings.clone();
-        let prepared =
-            tokio::task::spawn_blocking(move || host::prepare(&owned, &owned.interpreter)).await;
+    async fn launch(
+        &self,
+        settings: &Settings,
+        interpreter: &Path,
+    ) -> Result<Arc<Pool>, StartError> {
+        let (owned, program) = (settings.clone(), interpreter.to_owned());
+        let prepared = tokio::task::spawn_blocking(move || host::prepare(&owned, &program)).await;
         let launch = prepared
             .unwrap_or_else(|panic| Err(panic.to_string()))
             .map_err(StartError::new)?;
@@ -241,22 +258,25 @@ impl Pools {
     }
 
     async fn run(&self, settings: &Settings, launch: Launch) -> Result<Arc<Pool>, StartError> {
+        let interpreter = launch.program.clone();
         let meters = PluginMeters::new(&settings.name, &self.meters);
         let stop = self.stop.child_token();
         let pool = Arc::new(Pool::start(settings, launch, meters, stop, &self.tasks).await?);
         let mut running = self.running();
-        running.retain(|(_, pool)| pool.strong_count() > 0);
-        running.push((settings.clone(), Arc::downgrade(&pool)));
+        running.retain(|(.., pool)| pool.strong_count() > 0);
+        running.push((settings.clone(), interpreter, Arc::downgrade(&pool)));
         Ok(pool)
     }
 
-    fn of(&self, settings: &Settings) -> Option<Arc<Pool>> {
+    fn of(&self, settings: &Settings, interpreter: &Path) -> Option<Arc<Pool>> {
         let running = self.running();
-        let mut same = running.iter().filter(|(known, _)| known == settings);
-        same.find_map(|(_, pool)| pool.upgrade())
+        let mut same = running
+            .iter()
+            .filter(|(known, program, _)| known == settings && program == interpreter);
+        same.find_map(|(.., pool)| pool.upgrade())
     }
 
-    fn running(&self) -> MutexGuard<'_, Vec<(Settings, Weak<Pool>)>> {
+    fn running(&self) -> MutexGuard<'_, Vec<(Settings, PathBuf, Weak<Pool>)>> {
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -14,6 +14,7 @@ mod chain;
 mod examples;
 mod failure;
 mod fan_out;
+mod install;
 mod patience;
 mod python;
 mod records;

@@ -55,7 +55,7 @@ fn install(directory: &Path) -> Result<PathBuf, String> {
 }
 
 /// Makes a directory for this user alone.
-fn make(directory: &Path) -> Result<(), String> {
+pub(super) fn make(directory: &Path) -> Result<(), String> {
     let made = DirBuilder::new()
         .recursive(true)
         .mode(0o700)

@@ -134,12 +134,12 @@ impl Rate {
 
 /// Bytes put together to lines, of which the beginning is kept.
 #[derive(Default)]
-struct Lines {
+pub(super) struct Lines {
     line: Vec<u8>,
 }
 
 impl Lines {
-    fn feed(&mut self, bytes: &[u8], mut ended: impl FnMut(String)) {
+    pub fn feed(&mut self, bytes: &[u8], mut ended: impl FnMut(String)) {
         for part in bytes.split_inclusive(|byte| *byte == b'\n') {
             let (text, end) = match part.strip_suffix(b"\n") {
                 Some(text) => (text, true),
@@ -154,7 +154,7 @@ impl Lines {
     }
 
     /// Ends the line, unless it is empty.
-    fn finish(&mut self, mut ended: impl FnMut(String)) {
+    pub fn finish(&mut self, mut ended: impl FnMut(String)) {
         let line = String::from_utf8_lossy(&self.line).trim_end().to_owned();
         self.line.clear();
         if !line.is_empty() {

@@ -39,9 +39,8 @@ impl Launch {
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
         let child = command.spawn()?;
-        let pid = child.id().and_then(|id| Pid::from_raw(id.cast_signed()));
-        let pid = pid.ok_or_else(|| io::Error::other("it ended at once"))?;
-        Ok((child, Group(pid)))
+        let group = Group::of(&child).ok_or_else(|| io::Error::other("it ended at once"))?;
+        Ok((child, group))
     }
 }
 
@@ -50,6 +49,12 @@ impl Launch {
 pub(super) struct Group(Pid);
 
 impl Group {
+    /// Of a process that was started as the first of its group.
+    pub fn of(child: &Child) -> Option<Self> {
+        let pid = child.id().and_then(|id| Pid::from_raw(id.cast_signed()));
+        pid.map(Self)
+    }
+
     pub fn pid(self) -> i32 {
         self.0.as_raw_nonzero().get()
     }

@@ -111,6 +111,7 @@ fn settings(how: &str, state_dir: &Path) -> Settings {
         name: "p".into(),
         plugin: how.to_owned(),
         interpreter: interpreter(),
+        install: Vec::new(),
         workers: 1,
         env: Vec::new(),
         recycle_after: None,

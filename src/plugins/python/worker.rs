@@ -262,6 +262,10 @@ impl Worker {
                 _ = look.tick() => memory.look_at(&self.process, &self.label),
             }
         }
+        // Its end may be seen before that nobody speaks to it any more.
+        if self.answers.is_closed() {
+            self.process.stop();
+        }
         self.process.kill(Ending::Crash);
         let status = self.reap().await;
         self.bury(&status)

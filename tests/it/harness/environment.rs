@@ -103,28 +103,68 @@ pub fn environment(directory: &Path) -> PathBuf {
     let lib = std::fs::read_dir(directory.join("lib")).unwrap();
     let version = lib.flatten().next().unwrap().path();
     let site = version.join("site-packages");
-    let files = [
+    for (name, text) in dstack().into_iter().chain(house()) {
+        write(&site.join(name), text);
+    }
+    directory.join("bin/python3")
+}
+
+/// Makes wheels of the same in this directory: of dstack and of the plugin.
+pub fn wheels(directory: &Path) -> [PathBuf; 2] {
+    let wheel = |name: &str, files: Files| {
+        let source = directory.join(name);
+        for (name, text) in files {
+            write(&source.join(name), text);
+        }
+        let path = directory.join(format!("{name}-py3-none-any.whl"));
+        let entries = std::fs::read_dir(source).unwrap();
+        let packed = Command::new("python3")
+            .args(["-m", "zipfile", "-c"])
+            .arg(&path)
+            .args(entries.map(|entry| entry.unwrap().path()))
+            .status();
+        assert!(packed.unwrap().success());
+        path
+    };
+    [wheel("dstack-0.0.1", dstack()), wheel("house-1.2", house())]
+}
+
+fn write(path: &Path, text: &str) {
+    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+    std::fs::write(path, text).unwrap();
+}
+
+type Files = Vec<(&'static str, &'static str)>;
+
+fn dstack() -> Files {
+    vec![
         ("dstack/__init__.py", ""),
         ("dstack/plugins/__init__.py", DSTACK),
         ("pydantic.py", PYDANTIC),
-        ("house.py", PLUGIN),
         (
             "dstack-0.0.1.dist-info/METADATA",
-            "Name: dstack\nVersion: 0.0.1\n",
+            "Metadata-Version: 2.1\nName: dstack\nVersion: 0.0.1\n",
         ),
+        ("dstack-0.0.1.dist-info/WHEEL", WHEEL),
+        ("dstack-0.0.1.dist-info/RECORD", ""),
+    ]
+}
+
+fn house() -> Files {
+    vec![
+        ("house.py", PLUGIN),
         (
             "house-1.2.dist-info/METADATA",
-            "Name: house\nVersion: 1.2\n",
+            "Metadata-Version: 2.1\nName: house\nVersion: 1.2\n",
         ),
+        ("house-1.2.dist-info/WHEEL", WHEEL),
+        ("house-1.2.dist-info/RECORD", ""),
         (
             "house-1.2.dist-info/entry_points.txt",
             "[dstack.plugins]\nhouse_rules = house:House\nhouse_other = house:House\n",
         ),
-    ];
-    for (name, text) in files {
-        let path = site.join(name);
-        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-        std::fs::write(path, text).unwrap();
-    }
-    directory.join("bin/python3")
+    ]
 }
+
+const WHEEL: &str =
+    "Wheel-Version: 1.0\nGenerator: tests\nRoot-Is-Purelib: true\nTag: py3-none-any\n";
