@@ -5,7 +5,7 @@ PYTHON ?= python3
 E2E := target/e2e/tests/bin/python
 TOOLS := target/tools
 
-.PHONY: help build test test-quick test-rust test-e2e test-e2e-quick lint demo bench bench-quick
+.PHONY: help build test test-quick test-rust test-policies test-e2e test-e2e-quick specs lint demo docs bench bench-quick
 
 help: ## List the targets.
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 18
@@ -13,9 +13,9 @@ help: ## List the targets.
 build: ## Build the binary, target/debug/dstack-admission.
 	cargo build --locked
 
-test: test-rust test-e2e ## All tests: Rust, and end to end with real dstack servers of four versions.
+test: test-rust test-policies test-e2e ## All tests: Rust, and end to end with real dstack servers of four versions.
 
-test-quick: test-rust test-e2e-quick ## All tests, end to end with the newest dstack server alone.
+test-quick: test-rust test-policies test-e2e-quick ## All tests, end to end with the newest dstack server alone.
 
 test-rust: build ## Unit, property and integration tests.
 	@if cargo nextest --version >/dev/null 2>&1; then \
@@ -24,6 +24,10 @@ test-rust: build ## Unit, property and integration tests.
 		cargo test --locked; \
 	fi
 
+test-policies: build ## The suites of the built-in policies and of the examples; every rule has to fire.
+	target/debug/dstack-admission test --built-in --coverage 100 src/plugins/library
+	target/debug/dstack-admission test --coverage 100 deploy/examples
+
 test-e2e: build ## End to end with real dstack servers.
 	$(PYTHON) tests/e2e/environments.py
 	$(E2E) -m pytest tests/e2e
@@ -31,6 +35,10 @@ test-e2e: build ## End to end with real dstack servers.
 test-e2e-quick: build
 	$(PYTHON) tests/e2e/environments.py tests dstack-0.22.5
 	$(E2E) -m pytest tests/e2e --versions 0.22.5
+
+specs: ## Capture anew what real dstack servers send, tests/specs.
+	$(PYTHON) tests/e2e/environments.py
+	$(E2E) tests/specs/capture.py
 
 lint: $(TOOLS)/bin/cargo-deny ## Format, clippy without warnings, licences.
 	cargo fmt --check
@@ -44,6 +52,9 @@ $(TOOLS)/bin/cargo-deny:
 demo: build ## Start the sidecar and a real dstack server, and apply three configurations.
 	$(PYTHON) tests/e2e/environments.py tests dstack-0.22.5
 	$(PYTHON) tests/e2e/demo.py target/debug/dstack-admission
+
+docs: build ## Write the generated pages of the documentation anew.
+	DOCUMENTS=write cargo test --locked --test it documents::
 
 bench: ## Measure against a bare server and a FastAPI plugin server.
 	$(PYTHON) tests/bench/run.py

@@ -4,16 +4,26 @@
 mod check;
 mod live;
 mod load;
+mod policies;
 mod reload;
+mod replay;
 mod review;
+mod schema;
 mod serve;
+mod specs;
+mod test;
 mod workers;
 
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::SystemTime;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use regex::Regex;
+
+pub use self::test::suite_schema;
+use crate::admission::review::Kind;
 
 /// Exit codes: 0 is fine, 1 is a denial or a failure, 2 is a configuration or call that is not usable.
 const UNUSABLE: u8 = 2;
@@ -34,6 +44,14 @@ enum Command {
     Check(Configured),
     /// Decide specs from files as `serve` would, and show each plugin's part.
     Review(ReviewArguments),
+    /// List the built-in policies, or show one with its parameters and an example.
+    Policies(PoliciesArguments),
+    /// Print the JSON Schema of the configuration, for editors.
+    Schema(SchemaArguments),
+    /// Decide the reviews of an audit log by another configuration, and show what would change.
+    Replay(ReplayArguments),
+    /// Run suites of policy tests, and say which rules no case ever made fire.
+    Test(TestArguments),
 }
 
 #[derive(Debug, Args)]
@@ -47,7 +65,7 @@ struct Configured {
 struct ReviewArguments {
     #[command(flatten)]
     configured: Configured,
-    /// JSON files: a spec, or a whole request body `{user, project, spec}`. `-` is standard input.
+    /// JSON or YAML files: a spec, or a whole request body `{user, project, spec}`. `-` is standard input.
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
     /// What the spec is. Without it, its `configuration.type` tells.
@@ -63,12 +81,122 @@ struct ReviewArguments {
     output: Output,
 }
 
+#[derive(Debug, Args)]
+struct SchemaArguments {
+    /// The kind of file.
+    #[arg(value_enum, default_value = "configuration")]
+    of: SchemaOf,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum SchemaOf {
+    Configuration,
+    Suite,
+}
+
+#[derive(Debug, Args)]
+struct PoliciesArguments {
+    /// The policies to show. Without any, all are listed.
+    #[arg(value_name = "NAME")]
+    names: Vec<String>,
+    #[arg(short, long, value_enum, default_value = "text")]
+    output: Form,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Form {
+    Text,
+    Json,
+    Markdown,
+}
+
+#[derive(Debug, Args)]
+struct ReplayArguments {
+    /// Audit logs that were written at the level `Spec`, plain or gzip. `-` is standard input.
+    #[arg(long, required = true, num_args = 1.., value_name = "LOG")]
+    audit: Vec<PathBuf>,
+    /// The configuration that decides this time.
+    #[arg(short, long, value_name = "FILE")]
+    config: PathBuf,
+    /// Ask webhooks and REST plugin servers too, which then see old reviews. Otherwise they are left out.
+    #[arg(long)]
+    call_remote: bool,
+    /// Differences that are fine: they do not make the exit code 1.
+    #[arg(long, value_enum, value_delimiter = ',', value_name = "CHANGE")]
+    allow: Vec<replay::compare::Change>,
+    /// How many examples of each kind of difference are shown.
+    #[arg(long, default_value_t = 10, value_name = "N")]
+    show: u16,
+    /// Only reviews from then on: a time in UTC, a date, or how long ago, such as `7d`.
+    #[arg(long, value_parser = replay::filter::moment, value_name = "TIME")]
+    since: Option<SystemTime>,
+    /// Only reviews before then, in the same forms.
+    #[arg(long, value_parser = replay::filter::moment, value_name = "TIME")]
+    until: Option<SystemTime>,
+    /// Only reviews of these kinds.
+    #[arg(long = "kind", value_enum, value_delimiter = ',', value_name = "KIND")]
+    kinds: Vec<KindArgument>,
+    /// Only reviews in these projects. A glob, `!` excludes; may be repeated.
+    #[arg(long = "project", value_parser = replay::filter::pattern, value_name = "GLOB")]
+    projects: Vec<String>,
+    /// Only reviews of these users. A glob, `!` excludes; may be repeated.
+    #[arg(long = "user", value_parser = replay::filter::pattern, value_name = "GLOB")]
+    users: Vec<String>,
+    #[arg(short, long, value_enum, default_value = "text")]
+    output: Output,
+}
+
+#[derive(Debug, Args)]
+struct TestArguments {
+    /// Suites, or directories: every file below them named `*.test.yaml` or `*.test.yml` is a suite.
+    #[arg(required = true, value_name = "PATH")]
+    paths: Vec<PathBuf>,
+    /// Only the cases for which this matches `SUITE/CASE`, the suite's path and the case's name.
+    #[arg(long, value_name = "REGEX")]
+    run: Option<Regex>,
+    /// Count the rules of built-in policies, too.
+    #[arg(long)]
+    built_in: bool,
+    /// Fail when less than this percentage of the rules fire.
+    #[arg(long, value_name = "PERCENT", value_parser = clap::value_parser!(u8).range(..=100))]
+    coverage: Option<u8>,
+    /// Rewrite in the suites what failing cases expect, and show the difference.
+    #[arg(long)]
+    update: bool,
+    /// Name the cases that pass, too.
+    #[arg(short, long)]
+    verbose: bool,
+    #[arg(short, long, value_enum, default_value = "text")]
+    output: TestOutput,
+    /// Write the report there, and one for people to standard output.
+    #[arg(long, value_name = "FILE")]
+    output_file: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum TestOutput {
+    Text,
+    Json,
+    Junit,
+}
+
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum KindArgument {
     Run,
     Fleet,
     Volume,
     Gateway,
+}
+
+impl From<KindArgument> for Kind {
+    fn from(argument: KindArgument) -> Self {
+        match argument {
+            KindArgument::Run => Kind::Run,
+            KindArgument::Fleet => Kind::Fleet,
+            KindArgument::Volume => Kind::Volume,
+            KindArgument::Gateway => Kind::Gateway,
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -84,6 +212,10 @@ pub fn main() -> ExitCode {
         Command::Serve(configured) => serve::run(configured.config.as_deref()),
         Command::Check(configured) => check::run(configured.config.as_deref()),
         Command::Review(arguments) => review::run(&arguments),
+        Command::Policies(arguments) => policies::run(&arguments),
+        Command::Schema(arguments) => schema::run(&arguments),
+        Command::Replay(arguments) => replay::run(&arguments),
+        Command::Test(arguments) => test::run(&arguments),
     };
     match result {
         Ok(code) => code,

@@ -10,6 +10,7 @@ pub mod env;
 pub mod file;
 mod keys;
 mod notes;
+pub mod offline;
 pub mod places;
 pub mod plugin;
 pub mod problem;
@@ -28,6 +29,8 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 
+use schemars::JsonSchema;
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 use sha1::{Digest, Sha1};
 
@@ -38,30 +41,38 @@ pub use problem::{Place, Problem, Problems};
 use check::Checker;
 use places::MAX_BYTES;
 
-/// A configuration file as typed.
+/// A kind of file that is read as the configuration is.
+pub trait Document: DeserializeOwned + JsonSchema {
+    /// The value of its key `kind`.
+    const KIND: &str;
+    /// What messages call it, with its article.
+    const NOUN: &str;
+}
+
+/// A file as typed.
 #[derive(Clone, Debug)]
-pub struct Loaded {
-    pub file: AdmissionConfiguration,
+pub struct Loaded<D = AdmissionConfiguration> {
+    pub file: D,
     /// The line of each key.
     pub places: Places,
     /// Tells one text of the file from another: its SHA-1, 40 hex digits.
     pub hash: String,
 }
 
-/// A configuration file that was read, and what is wrong with it.
+/// A file that was read, and what is wrong with it.
 #[derive(Clone, Debug)]
-pub struct Parsed {
+pub struct Parsed<D = AdmissionConfiguration> {
     /// With problems, this is mended with stand-ins and only good for finding more of them.
-    loaded: Option<Loaded>,
+    loaded: Option<Loaded<D>>,
     problems: Problems,
 }
 
-impl Parsed {
+impl<D> Parsed<D> {
     /// The file, when nothing is wrong with it.
     ///
     /// # Errors
     /// All problems.
-    pub fn into_result(self) -> Result<Loaded, Problems> {
+    pub fn into_result(self) -> Result<Loaded<D>, Problems> {
         self.then(Ok)
     }
 
@@ -76,7 +87,7 @@ impl Parsed {
     /// All problems of the file and of the stage.
     pub fn then<T>(
         mut self,
-        stage: impl FnOnce(Loaded) -> Result<T, Problems>,
+        stage: impl FnOnce(Loaded<D>) -> Result<T, Problems>,
     ) -> Result<T, Problems> {
         match self.loaded.map(stage) {
             Some(Ok(made)) if self.problems.is_empty() => Ok(made),
@@ -91,6 +102,11 @@ impl Parsed {
 
 /// Reads the configuration file at `path`. Blocks.
 pub fn read(path: &Path) -> Parsed {
+    read_document(path)
+}
+
+/// Reads a file of any kind. Blocks.
+pub fn read_document<D: Document>(path: &Path) -> Parsed<D> {
     let name = path.display().to_string();
     let bytes = match read_bytes(path) {
         Ok(bytes) => bytes,
@@ -100,13 +116,18 @@ pub fn read(path: &Path) -> Parsed {
         return unreadable(file_problem(&name, "larger than 1 MiB"));
     }
     match str::from_utf8(&bytes) {
-        Ok(text) => parse(text, &name),
+        Ok(text) => parse_document(text, &name),
         Err(_) => unreadable(file_problem(&name, "not a text in UTF-8")),
     }
 }
 
 /// Reads a configuration from its text. `file` is what problems call it.
 pub fn parse(text: &str, file: &str) -> Parsed {
+    parse_document(text, file)
+}
+
+/// Reads a file of any kind from its text. `file` is what problems call it.
+pub fn parse_document<D: Document>(text: &str, file: &str) -> Parsed<D> {
     if text.len() > MAX_BYTES {
         return unreadable(file_problem(file, "larger than 1 MiB"));
     }
@@ -132,18 +153,20 @@ pub fn parse(text: &str, file: &str) -> Parsed {
         }
     };
     if document.is_null() {
-        let message = "empty; a configuration begins with `apiVersion: dstack-admission/v1` \
-                       and `kind: AdmissionConfiguration`";
+        let (noun, kind) = (D::NOUN, D::KIND);
+        let message = format!(
+            "empty; {noun} begins with `apiVersion: dstack-admission/v1` and `kind: {kind}`"
+        );
         return unreadable(file_problem(file, message));
     }
     if !document.is_object() {
-        return unreadable(file_problem(file, "a configuration is a map of keys"));
+        return unreadable(file_problem(file, format!("{} is a map of keys", D::NOUN)));
     }
-    let schema = schema::schema();
+    let schema = schema::schema_of::<D>();
     let checked = match Checker::new(&schema) {
         Ok(checker) => checker.check(document, &places),
         Err(error) => {
-            let message = format!("the schema of the configuration is not usable: {error}");
+            let message = format!("the schema of {} is not usable: {error}", D::NOUN);
             return unreadable(file_problem(file, message));
         }
     };
@@ -174,7 +197,7 @@ fn read_bytes(path: &Path) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-fn unreadable(problem: Problem) -> Parsed {
+fn unreadable<D>(problem: Problem) -> Parsed<D> {
     Parsed {
         loaded: None,
         problems: std::iter::once(problem).collect(),

@@ -4,6 +4,7 @@
 
 pub mod audit;
 pub mod batch;
+pub mod events;
 pub mod logs;
 pub mod metrics;
 pub mod record;

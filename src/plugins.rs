@@ -3,6 +3,7 @@
 pub mod breaker;
 pub mod cel;
 pub mod http;
+pub mod library;
 pub mod python;
 pub mod rest;
 pub mod webhook;
@@ -18,6 +19,7 @@ pub struct Plugin {
 
 pub enum Backend {
     Cel(cel::Policy),
+    BuiltIn(library::BuiltIn),
     Webhook(webhook::Webhook),
     Rest(rest::Rest),
     Python(python::Python),
@@ -33,6 +35,7 @@ impl Plugin {
         }
         let verdict = match &self.backend {
             Backend::Cel(policy) => return policy.evaluate(call),
+            Backend::BuiltIn(built_in) => return built_in.policy.evaluate(call),
             Backend::Webhook(webhook) => webhook.call(call, budget).await,
             Backend::Rest(rest) => rest.call(call, budget).await,
             Backend::Python(python) => python.call(call, budget).await,
@@ -46,6 +49,7 @@ impl Backend {
     pub fn as_str(&self) -> &'static str {
         match self {
             Backend::Cel(_) => "cel",
+            Backend::BuiltIn(_) => "use",
             Backend::Webhook(_) => "webhook",
             Backend::Rest(_) => "rest",
             Backend::Python(_) => "python",
@@ -54,6 +58,6 @@ impl Backend {
 
     /// Whether calls leave this process.
     pub fn is_remote(&self) -> bool {
-        !matches!(self, Backend::Cel(_))
+        !matches!(self, Backend::Cel(_) | Backend::BuiltIn(_))
     }
 }

@@ -222,6 +222,22 @@ impl<P> Chain<P> {
         self.exemptions.push(exemption);
     }
 
+    /// Takes out the plugins that `keep` does not want and returns them. The others keep their order
+    /// and who is asked at the same time as they are. An exemption goes by names, so it stays.
+    pub fn retain(&mut self, mut keep: impl FnMut(&Member<P>) -> bool) -> Vec<Member<P>> {
+        let mut members = std::mem::take(&mut self.members).into_iter();
+        let mut taken_out = Vec::new();
+        for stage in std::mem::take(&mut self.stages) {
+            let of_stage = members.by_ref().take(stage.members.len());
+            let (kept, others) = of_stage.partition::<Vec<_>, _>(&mut keep);
+            taken_out.extend(others);
+            if !kept.is_empty() {
+                self.push_fan_out(kept, stage.on_conflict);
+            }
+        }
+        taken_out
+    }
+
     /// Has every changed spec checked against what dstack's models take.
     pub fn check_specs(&mut self, schemas: Arc<SpecSchemas>) {
         self.schemas = Some(schemas);
@@ -276,9 +292,11 @@ impl<P> Chain<P> {
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
     use rstest::rstest;
 
     use super::*;
+    use crate::admission::review::Spec;
 
     #[rstest]
     #[case(&["*"], "research", true)]
@@ -294,6 +312,72 @@ mod tests {
         #[case] covered: bool,
     ) {
         assert_eq!(Globs::parse(patterns).unwrap().cover(name), covered);
+    }
+
+    fn member(name: &str) -> Member<()> {
+        Member {
+            name: name.into(),
+            plugin: (),
+            mode: Mode::Enforce,
+            phases: Phases::MUTATING,
+            scope: Scope::default(),
+            failure_policy: FailurePolicy::Fail,
+            timeout: Duration::ZERO,
+            reinvocation: Reinvocation::Never,
+            may_patch: Vec::new(),
+        }
+    }
+
+    #[rstest]
+    #[case::all("abcde", "a bcd e")]
+    #[case::none("", "")]
+    #[case::not_one_by_itself("bcde", "bcd e")]
+    #[case::not_the_first_of_a_fan_out("acde", "a cd e")]
+    #[case::one_of_a_fan_out("ace", "a c e")]
+    #[case::not_a_whole_fan_out("ae", "a e")]
+    fn who_stays_in_a_chain_stays_in_place(#[case] kept: &str, #[case] stages: &str) {
+        let mut chain = Chain::default();
+        chain.push(member("a"));
+        chain.push_fan_out(["b", "c", "d"].map(member).into(), OnConflict::LastWins);
+        chain.push(member("e"));
+        let taken_out = chain.retain(|member| kept.contains(&*member.name));
+        assert_eq!(taken_out.len() + kept.len(), 5);
+        assert!(taken_out.iter().all(|m| !kept.contains(&*m.name)));
+        let names = |stage: &Stage| {
+            let members = &chain.members()[stage.members.clone()];
+            members.iter().map(|m| &*m.name).collect::<String>()
+        };
+        let found: Vec<String> = chain.stages().iter().map(names).collect();
+        assert_eq!(found.join(" "), stages);
+        for stage in chain.stages().iter().filter(|s| names(s).contains('c')) {
+            assert_eq!(stage.on_conflict, OnConflict::LastWins);
+        }
+    }
+
+    #[test]
+    fn an_exemption_holds_for_those_who_stay() {
+        let mut chain = Chain::default();
+        ["a", "b"]
+            .into_iter()
+            .for_each(|name| chain.push(member(name)));
+        let now = SystemTime::now();
+        chain.exempt(Exemption {
+            plugins: vec!["a".into(), "b".into()],
+            scope: Scope::default(),
+            reason: "launch".into(),
+            expires: now + Duration::from_secs(1),
+        });
+        chain.retain(|member| &*member.name == "b");
+        let review = Review {
+            id: "1".to_owned(),
+            kind: Kind::Run,
+            user: "alice".to_owned(),
+            project: "main".to_owned(),
+            received: now,
+            headers: Vec::new(),
+            spec: Spec::parse(Bytes::from_static(b"{}")).unwrap(),
+        };
+        assert!(chain.exemption(&chain.members()[0], &review).is_some());
     }
 
     #[test]

@@ -9,6 +9,8 @@
 //! and `server/services/jobs/configurators/`). A value of a shape that no dstack server sends
 //! counts as the most it could mean.
 
+#[cfg(test)]
+mod captured;
 mod fields;
 mod fleet;
 mod run;
@@ -131,6 +133,8 @@ pub struct Variable<'s> {
 pub struct Group<'s> {
     /// `configuration`, or for instance `configuration.groups[0]`.
     pub path: String,
+    /// The same as a JSON Pointer: `/configuration`, or `/configuration/groups/0`.
+    pub pointer: String,
     pub name: Option<&'s str>,
     /// Machines at once: nodes times replicas.
     pub nodes: Span,
@@ -304,14 +308,15 @@ impl<'s> Effective<'s> {
 }
 
 fn volume<'s>(configuration: &'s Value, common: Effective<'s>) -> Effective<'s> {
+    let one = |key| fields::lowered(configuration, key).or_else(|| Some(Vec::new()));
     let volume_id = text(configuration, "volume_id");
     let claim_name = text(configuration, "claim_name");
     let external = volume_id.is_some() || claim_name.is_some();
     let size = field(configuration, "size").map(|size| size.as_f64().unwrap_or(UNLIMITED_AMOUNT));
     Effective {
-        backends: fields::lowered(configuration, "backend"),
-        regions: fields::lowered(configuration, "region"),
-        availability_zones: fields::lowered(configuration, "availability_zone"),
+        backends: one("backend"),
+        regions: one("region"),
+        availability_zones: one("availability_zone"),
         volume: Some(Volume {
             size: size.unwrap_or(0.0),
             external,
@@ -324,6 +329,7 @@ fn volume<'s>(configuration: &'s Value, common: Effective<'s>) -> Effective<'s> 
 }
 
 fn gateway<'s>(configuration: &'s Value, common: Effective<'s>) -> Effective<'s> {
+    let one = |key| fields::lowered(configuration, key).or_else(|| Some(Vec::new()));
     let kind_of = |key| field(configuration, key).and_then(|value| text(value, "type"));
     let replicas = field(configuration, "replicas");
     // Absent, a certificate is dstack's default; null, there is none.
@@ -332,9 +338,9 @@ fn gateway<'s>(configuration: &'s Value, common: Effective<'s>) -> Effective<'s>
         Some(_) => kind_of("certificate"),
     };
     Effective {
-        backends: fields::lowered(configuration, "backend"),
-        regions: fields::lowered(configuration, "region"),
-        instance_types: fields::lowered(configuration, "instance_type"),
+        backends: one("backend"),
+        regions: one("region"),
+        instance_types: one("instance_type"),
         gateway: Some(Gateway {
             public_ip: configuration.get("public_ip") != Some(&Value::Bool(false)),
             domain: text(configuration, "domain"),

@@ -18,6 +18,7 @@ use super::review::Kind;
 
 mod explain;
 mod lax;
+pub mod paths;
 #[cfg(test)]
 mod tests;
 mod words;

@@ -1,26 +1,23 @@
 //! `review`: decides specs from files with the engine that serves, and shows each plugin's part.
 
-use std::fs;
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use anyhow::{Context, bail};
-use bytes::Bytes;
+use anyhow::Context;
 use serde_json::{Value, json};
 use similar::TextDiff;
 use tokio::time::Instant;
 use ulid::Ulid;
 
 use super::load::load;
-use super::{KindArgument, Output, ReviewArguments, not_loaded, unusable, workers};
+use super::{Output, ReviewArguments, not_loaded, specs, unusable, workers};
 use crate::admission::decision::{Decision, Part, PartResult};
-use crate::admission::review::{Kind, Review, Spec};
+use crate::admission::review::Review;
 use crate::engine::Engine;
 use crate::observe::metrics::Metrics;
-use crate::protocol::dstack::decode_request;
 
 /// Decides every file. Exit code 1 when one of them is denied.
 pub fn run(arguments: &ReviewArguments) -> anyhow::Result<ExitCode> {
@@ -65,42 +62,13 @@ pub fn run(arguments: &ReviewArguments) -> anyhow::Result<ExitCode> {
 }
 
 fn read(file: &Path, arguments: &ReviewArguments) -> anyhow::Result<Arc<Review>> {
-    let name = file.display();
-    let mut bytes = Vec::new();
-    match file.to_str() {
-        Some("-") => io::stdin()
-            .read_to_end(&mut bytes)
-            .map(drop)
-            .context("standard input")?,
-        _ => bytes = fs::read(file).with_context(|| name.to_string())?,
-    }
-    let bytes = Bytes::from(bytes);
-    let (user, project, spec) = match decode_request(&bytes) {
-        Ok(request) => (Some(request.user), Some(request.project), request.spec),
-        Err(_) => (
-            None,
-            None,
-            Spec::parse(bytes).with_context(|| name.to_string())?,
-        ),
-    };
+    let found = specs::read(file)?;
     let kind = match arguments.kind {
-        Some(KindArgument::Run) => Kind::Run,
-        Some(KindArgument::Fleet) => Kind::Fleet,
-        Some(KindArgument::Volume) => Kind::Volume,
-        Some(KindArgument::Gateway) => Kind::Gateway,
-        None => match spec
-            .value()
-            .pointer("/configuration/type")
-            .and_then(Value::as_str)
-        {
-            Some("task" | "service" | "dev-environment") => Kind::Run,
-            Some("fleet") => Kind::Fleet,
-            Some("volume") => Kind::Volume,
-            Some("gateway") => Kind::Gateway,
-            _ => bail!(
-                "{name}: its `configuration.type` does not tell what it is; say it with --kind"
-            ),
-        },
+        Some(kind) => kind.into(),
+        None => specs::kind_of(found.spec.value()).with_context(|| {
+            let name = file.display();
+            format!("{name}: its `configuration.type` does not tell what it is; say it with --kind")
+        })?,
     };
     let given = |given: &Option<String>, found: Option<String>, default: &str| {
         given
@@ -111,11 +79,11 @@ fn read(file: &Path, arguments: &ReviewArguments) -> anyhow::Result<Arc<Review>>
     Ok(Arc::new(Review {
         id: Ulid::generate().to_string(),
         kind,
-        user: given(&arguments.user, user, "admin"),
-        project: given(&arguments.project, project, "main"),
+        user: given(&arguments.user, found.user, "admin"),
+        project: given(&arguments.project, found.project, "main"),
         received: SystemTime::now(),
         headers: Vec::new(),
-        spec,
+        spec: found.spec,
     }))
 }
 

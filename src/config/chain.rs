@@ -4,6 +4,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use serde_json::{Map, Value};
+
 use super::file::Exemption as ExemptionEntry;
 use super::notes::Notes;
 use super::places::{item, member};
@@ -13,7 +15,9 @@ use crate::admission::chain::{
     Chain, Exemption, FailurePolicy, Globs, Member, Mode, OnConflict, Phases, Reinvocation, Scope,
 };
 use crate::admission::protected::Grant;
-use crate::plugins::cel::{Conditions, Policy};
+use crate::admission::review::Kind;
+use crate::plugins::cel::{CompileError, Conditions, Policy};
+use crate::plugins::library::{self, BuiltIn};
 use crate::plugins::python::Python;
 use crate::plugins::rest::Rest;
 use crate::plugins::webhook::Webhook;
@@ -22,26 +26,40 @@ use crate::plugins::{Backend, Plugin};
 pub(super) struct Resolved {
     pub chain: Chain<Plugin>,
     pub forward_headers: Vec<String>,
+    /// The names of the plugins that [`Remote::LeftOut`] left out.
+    pub left_out: Vec<String>,
 }
 
-/// Builds the chain and notes all that is wrong with it.
+/// What becomes of the plugins that are called over HTTP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Remote {
+    Called,
+    /// Neither they nor the files that they name are looked at.
+    LeftOut,
+}
+
+/// Builds the chain of the list at the key path `at` and notes all that is wrong with it.
 pub(super) fn resolve(
     entries: &[PluginEntry],
+    at: &str,
     exemptions: &[ExemptionEntry],
     state_dir: &Path,
     now: SystemTime,
+    remote: Remote,
     notes: &mut Notes,
 ) -> Resolved {
     let mut build = Build {
         notes,
         // Workers are elsewhere.
         state_dir: std::path::absolute(state_dir).unwrap_or_else(|_| state_dir.to_owned()),
+        remote,
         names: Vec::new(),
         forward_headers: Vec::new(),
+        left_out: Vec::new(),
     };
     let mut chain = Chain::default();
     for (index, entry) in entries.iter().enumerate() {
-        let path = item("plugins", index);
+        let path = item(at, index);
         match &entry.fan_out {
             Some(inner) => {
                 let on_conflict = build.group(entry, &path);
@@ -71,14 +89,17 @@ pub(super) fn resolve(
     Resolved {
         chain,
         forward_headers: build.forward_headers,
+        left_out: build.left_out,
     }
 }
 
 pub(super) struct Build<'n> {
     pub(super) notes: &'n mut Notes,
     pub(super) state_dir: PathBuf,
+    remote: Remote,
     names: Vec<String>,
     pub(super) forward_headers: Vec<String>,
+    left_out: Vec<String>,
 }
 
 impl Build<'_> {
@@ -132,7 +153,7 @@ impl Build<'_> {
             return None;
         }
         let given = entry.r#match.as_ref();
-        let scope = given
+        let mut scope = given
             .map(|given| self.scope(given, &member(path, "match")))
             .unwrap_or_default();
         let conditions = self.conditions(given, &member(path, "match"));
@@ -142,7 +163,14 @@ impl Build<'_> {
             self.notes
                 .problem(member(path, "timeout"), "a timeout of 0s fails every call");
         }
+        if self.remote == Remote::LeftOut && entry.is_remote() {
+            self.left_out.extend(name.map(|name| name.to_string()));
+            return None;
+        }
         let (backend, phases) = self.backend(entry, path)?;
+        if let Backend::BuiltIn(built_in) = &backend {
+            self.narrow(&mut scope, built_in, path);
+        }
         Some(Member {
             name: name?,
             plugin: Plugin {
@@ -237,17 +265,8 @@ impl Build<'_> {
         };
         if let Some(source) = &entry.cel {
             let path = member(path, "cel");
-            let policy =
-                match Policy::compile(source, &serde_json::Value::Object(serde_json::Map::new())) {
-                    Ok(policy) => policy,
-                    Err(errors) => {
-                        for error in errors {
-                            self.notes
-                                .problem(format!("{path}.{}", error.field), error.message);
-                        }
-                        return None;
-                    }
-                };
+            let policy = Policy::compile(source, &Value::Object(Map::new()));
+            let policy = self.compiled(policy, &path)?;
             let phases = self.cel_phases(entry, &policy, &path);
             return Some((Backend::Cel(policy), phases));
         }
@@ -263,16 +282,62 @@ impl Build<'_> {
             let rest = self.notes.noted(&path, Rest::new(&settings))?;
             return Some((Backend::Rest(rest), phases));
         }
+        if let Some(name) = &entry.r#use {
+            let built_in = self.built_in(name, entry.with.as_ref(), path)?;
+            let phases = Phases {
+                mutating: built_in.policy.has_mutations(),
+                validating: built_in.policy.has_validations(),
+            };
+            if entry.phase == Some(plugin::Phase::Validating) && phases.mutating {
+                let message = format!("`{name}` may change a spec, which happens before");
+                self.notes.problem(member(path, "phase"), message);
+            }
+            return Some((Backend::BuiltIn(built_in), phases));
+        }
         if let Some(python) = &entry.python {
             let settings = self.python(python, entry.name.as_deref(), &member(path, "python"))?;
             return Some((Backend::Python(Python::new(settings)), phases));
         }
-        if entry.r#use.is_some() {
-            let message = "`use` is not built into this version; \
-                           `cel`, `python`, `webhook` and `rest` are";
-            self.notes.problem(member(path, "use"), message);
-        }
         None
+    }
+
+    /// A built-in policy. That its name is one and its parameters fit it is the schema's to say.
+    fn built_in(
+        &mut self,
+        name: &str,
+        with: Option<&Map<String, Value>>,
+        path: &str,
+    ) -> Option<BuiltIn> {
+        let policy = library::find(name)?.with(with.unwrap_or(&Map::new()));
+        self.compiled(policy, &member(path, "with"))
+    }
+
+    /// Keeps a built-in policy from the kinds of spec that it has nothing to say about.
+    fn narrow(&mut self, scope: &mut Scope, built_in: &BuiltIn, path: &str) {
+        let about = |kind: &Kind| built_in.kinds.contains(kind);
+        match &mut scope.kinds {
+            None => scope.kinds = Some(built_in.kinds.clone()),
+            Some(kinds) => {
+                kinds.retain(about);
+                if kinds.is_empty() {
+                    let names: Vec<_> = built_in.kinds.iter().map(|kind| kind.as_str()).collect();
+                    let (name, about) = (&built_in.name, names.join(", "));
+                    let message = format!("`{name}` would see nothing: it is about {about}");
+                    self.notes.problem(format!("{path}.match.kinds"), message);
+                }
+            }
+        }
+    }
+
+    /// The policy, or its problems noted below `path`.
+    fn compiled<T>(&mut self, policy: Result<T, Vec<CompileError>>, path: &str) -> Option<T> {
+        let note = |errors: Vec<CompileError>| {
+            for error in errors {
+                self.notes
+                    .problem(format!("{path}.{}", error.field), error.message);
+            }
+        };
+        policy.map_err(note).ok()
     }
 
     /// A CEL plugin's mutations mutate and its validations validate; `phase` can only say so again.

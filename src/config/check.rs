@@ -13,6 +13,7 @@ use super::keys::Keys;
 use super::places::{Places, item, member};
 use super::problem::Problems;
 use super::{suggest, units, words};
+use crate::plugins::library;
 
 /// How often a document is mended: a stand-in may itself lack what its schema requires.
 const MENDS: usize = 16;
@@ -87,6 +88,9 @@ impl<'s> Checker<'s> {
     pub(super) fn new(schema: &'s Value) -> Result<Self, String> {
         let mut options = jsonschema::draft202012::options().should_validate_formats(true);
         for (name, parse) in units::FORMATS {
+            options = options.with_format(name, move |text: &str| parse(text).is_ok());
+        }
+        for (name, parse) in library::FORMATS {
             options = options.with_format(name, move |text: &str| parse(text).is_ok());
         }
         Ok(Self {

@@ -12,6 +12,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Deserialize;
 use serde::de::{self, Deserializer, MapAccess, Visitor, value::MapAccessDeserializer};
 
+use super::Document;
 use super::defaults;
 use super::plugin::{Basic, Match, PluginEntry};
 use super::units::{ByteCount, Expiry, Period};
@@ -66,6 +67,11 @@ pub struct AdmissionConfiguration {
     /// Who is exempt from which plugins, why and until when.
     #[serde(default)]
     pub exemptions: Vec<Exemption>,
+}
+
+impl Document for AdmissionConfiguration {
+    const KIND: &str = "AdmissionConfiguration";
+    const NOUN: &str = "a configuration";
 }
 
 /// The version of this format.

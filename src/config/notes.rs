@@ -13,6 +13,15 @@ pub(super) struct Notes {
 }
 
 impl Notes {
+    pub(super) fn new(places: Places) -> Self {
+        Self {
+            places,
+            problems: Vec::new(),
+            warnings: Vec::new(),
+            inputs: Vec::new(),
+        }
+    }
+
     pub(super) fn problem(&mut self, path: impl Into<String>, message: impl Into<String>) {
         self.problems.push(self.places.problem(path, message));
     }

@@ -63,6 +63,11 @@ pub struct PluginEntry {
 }
 
 impl PluginEntry {
+    /// Whether it is called over HTTP.
+    pub fn is_remote(&self) -> bool {
+        self.webhook.is_some() || self.rest.is_some()
+    }
+
     /// The keys that say what the entry is and are given, of which there should be one.
     pub fn given(&self) -> Vec<&'static str> {
         let keys = [

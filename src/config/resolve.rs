@@ -71,12 +71,7 @@ pub struct Log {
 /// Everything that is wrong.
 pub fn resolve(loaded: Loaded, now: SystemTime) -> Result<Settings, Problems> {
     let Loaded { file, places, hash } = loaded;
-    let mut notes = Notes {
-        places,
-        problems: Vec::new(),
-        warnings: Vec::new(),
-        inputs: Vec::new(),
-    };
+    let mut notes = Notes::new(places);
 
     let listen = notes.address("listen", file.listen.as_deref().unwrap_or(defaults::LISTEN));
     let admin = notes.address("admin", file.admin.as_deref().unwrap_or(defaults::ADMIN));
@@ -96,7 +91,16 @@ pub fn resolve(loaded: Loaded, now: SystemTime) -> Result<Settings, Problems> {
     let chain::Resolved {
         chain,
         forward_headers,
-    } = chain::resolve(&file.plugins, &file.exemptions, &state_dir, now, &mut notes);
+        ..
+    } = chain::resolve(
+        &file.plugins,
+        "plugins",
+        &file.exemptions,
+        &state_dir,
+        now,
+        chain::Remote::Called,
+        &mut notes,
+    );
     notes.time(deadline, &chain);
 
     match (listen, admin, tls, auth) {

@@ -1,19 +1,44 @@
 //! The JSON Schema of the configuration file, made from its types.
 
-use schemars::Schema;
 use schemars::generate::SchemaSettings;
 use schemars::transform::{RecursiveTransform, Transform};
-use serde_json::Value;
+use schemars::{JsonSchema, Schema};
+use serde_json::{Value, json};
 
 use super::file::AdmissionConfiguration;
+use crate::plugins::library;
 
 /// The JSON Schema (2020-12) of the configuration file, for editors and for our own validation.
 pub fn schema() -> Value {
+    schema_of::<AdmissionConfiguration>()
+}
+
+/// The JSON Schema (2020-12) of a kind of file.
+pub fn schema_of<D: JsonSchema>() -> Value {
     let mut schema = SchemaSettings::draft2020_12()
         .into_generator()
-        .into_root_schema_for::<AdmissionConfiguration>();
+        .into_root_schema_for::<D>();
     RecursiveTransform(without_null).transform(&mut schema);
-    schema.to_value()
+    let mut schema = schema.to_value();
+    with_policies(&mut schema);
+    schema
+}
+
+/// Says which built-in policies there are and what stands under `with` for each.
+fn with_policies(schema: &mut Value) {
+    let Some(entry) = schema.pointer_mut("/$defs/PluginEntry") else {
+        return;
+    };
+    let parameters = library::all().map(|policy| {
+        let needs_some = policy.parameters.get("required").is_some();
+        let required: &[&str] = if needs_some { &["with"] } else { &[] };
+        json!({
+            "if": {"properties": {"use": {"const": policy.name}}, "required": ["use"]},
+            "then": {"properties": {"with": policy.parameters}, "required": required},
+        })
+    });
+    entry["allOf"] = parameters.collect();
+    entry["properties"]["use"]["enum"] = library::names().collect();
 }
 
 /// Takes `null` out of what an `Option` may be: a key is given or left out, and an editor need not
@@ -69,7 +94,9 @@ mod tests {
         let schema = schema();
         let mut keys = 0;
         each(&schema, "", &mut |at, schema| {
-            if let (true, Value::Object(properties)) = (at.ends_with("/properties"), schema) {
+            let condition = at.contains("/allOf/if/");
+            let properties = at.ends_with("/properties") && !condition;
+            if let (true, Value::Object(properties)) = (properties, schema) {
                 for (key, schema) in properties {
                     let description = schema.get("description").and_then(Value::as_str);
                     assert!(
@@ -87,7 +114,9 @@ mod tests {
     fn unknown_keys_are_refused_everywhere_but_in_parameters() {
         let schema = schema();
         each(&schema, "", &mut |at, schema| {
-            if schema.get("type").is_some_and(|name| name == "object") {
+            // What policies take, they say themselves.
+            let parameter = at.contains("/allOf/");
+            if schema.get("type").is_some_and(|name| name == "object") && !parameter {
                 let open = schema.get("additionalProperties") != Some(&Value::Bool(false));
                 assert_eq!(open, at.ends_with("/with"), "{at}");
             }

@@ -6,6 +6,7 @@ use jsonschema::{JsonType, ValidationError};
 use serde_json::Value;
 
 use super::{suggest, units};
+use crate::plugins::library;
 
 /// The value has another type.
 pub(super) fn wrong_type(value: &Value, kind: &TypeKind, schema: &Value) -> String {
@@ -27,11 +28,14 @@ pub(super) fn wrong_type(value: &Value, kind: &TypeKind, schema: &Value) -> Stri
 /// The text is not of its form.
 pub(super) fn wrong_format(value: &Value, format: &str) -> String {
     let text = value.as_str().unwrap_or_default();
-    let parse = units::FORMATS.iter().find(|(name, _)| *name == format);
-    match parse.map(|(_, parse)| parse(text)) {
-        Some(Err(error)) => error.to_string(),
-        _ => format!("not a {format}"),
-    }
+    let own = units::FORMATS.iter().find(|(name, _)| *name == format);
+    let parameter = library::FORMATS.iter().find(|(name, _)| *name == format);
+    let error = own
+        .and_then(|(_, parse)| parse(text).err())
+        .map(|error| error.to_string());
+    error
+        .or_else(|| parameter.and_then(|(_, parse)| parse(text).err()))
+        .unwrap_or_else(|| format!("not a {format}"))
 }
 
 /// The value is none of a few names.

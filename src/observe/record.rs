@@ -11,6 +11,9 @@ use serde_json::Value;
 use crate::admission::decision::{Decision, Part, PartResult};
 use crate::admission::secrets;
 
+/// The `apiVersion` of audit events.
+pub(super) const API_VERSION: &str = "dstack-admission/v1";
+
 /// How much of a decision an audit event holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Level {
@@ -127,7 +130,7 @@ impl Record<'_> {
         };
         Event {
             kind: "Event",
-            api_version: "dstack-admission/v1",
+            api_version: API_VERSION,
             level: level.as_str(),
             audit_id: &review.id,
             stage: match self.stage {

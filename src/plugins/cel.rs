@@ -10,13 +10,17 @@ mod check;
 mod conditions;
 mod equal;
 mod explain;
+mod functions;
 mod json;
 mod language;
 mod meter;
 mod mutate;
+mod payments;
 mod program;
 mod rewrite;
+mod rules;
 mod scope;
+mod shape;
 pub mod source;
 #[cfg(test)]
 mod tests;
@@ -32,6 +36,7 @@ use json_patch::PatchOperation;
 use serde_json::Value;
 
 pub use self::conditions::Conditions;
+pub use self::functions::{gigabytes, seconds};
 use self::language::Pattern;
 use self::meter::{BUDGET, Meter};
 use self::mutate::Mutation;
@@ -54,6 +59,8 @@ pub struct Policy {
     validations: Vec<Validation>,
     annotations: Vec<(String, Program)>,
     mutations: Vec<Mutation>,
+    /// Each validation and mutation in words.
+    rules: Vec<(Rule, String)>,
 }
 
 struct Validation {
@@ -106,7 +113,15 @@ impl Policy {
             validations,
             annotations,
             mutations,
+            rules: source.rules(),
         })
+    }
+
+    /// Every rule that can fire, with the text that a person knows it by: a validation's expression,
+    /// what a mutation does where.
+    pub fn rules(&self) -> impl Iterator<Item = (Rule, &str)> {
+        let rules = self.rules.iter();
+        rules.map(|(rule, text)| (*rule, text.as_str()))
     }
 
     pub fn has_mutations(&self) -> bool {

@@ -53,6 +53,11 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     marker = metafunc.definition.get_closest_marker("versions")
     wanted = marker.args if marker else environments.DSTACK_VERSIONS
     versions = [version for version in _versions(metafunc.config) if version in wanted]
+    if "row" in metafunc.fixturenames:
+        rows = [(version, row) for version in versions for row in metafunc.module.ROWS if version in row.versions]
+        ids = [f"{version}-{row}" for version, row in rows]
+        metafunc.parametrize(("server", "row"), rows, indirect=["server"], ids=ids, scope="session")
+        return
     if "configuration" not in metafunc.fixturenames:
         metafunc.parametrize("server", versions, indirect=True, scope="session")
         return

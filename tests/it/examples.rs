@@ -32,6 +32,7 @@ fn configurations(directory: &Path, found: &mut Vec<PathBuf>) {
         } else if path
             .extension()
             .is_some_and(|extension| extension == "yaml")
+            && !path.to_string_lossy().ends_with(".test.yaml")
         {
             found.push(path);
         }

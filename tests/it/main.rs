@@ -11,6 +11,7 @@
 mod harness;
 
 mod chain;
+mod documents;
 mod examples;
 mod failure;
 mod fan_out;
@@ -20,6 +21,8 @@ mod python;
 mod records;
 mod reload;
 mod remote;
+mod replay;
 mod server;
+mod suites;
 mod tls;
 mod work;

@@ -269,28 +269,43 @@ async fn a_review_in_hand_is_answered_before_the_workers_end() {
 }
 
 #[test]
-fn check_and_review_start_the_workers_too() {
+fn every_command_that_decides_starts_the_workers() {
     let (home, plugin) = home();
     let config = home.configure(&keys(&plugin));
     let spec = home.write("spec.json", run("deny"));
-    let output = |command: &str, files: &[&Path]| {
+    let output = |command: &str, arguments: &[&Path]| {
         Command::new(env!("CARGO_BIN_EXE_dstack-admission"))
             .env_clear()
+            .env("HOME", home.path("user"))
             .arg(command)
-            .arg("--config")
-            .arg(&config)
-            .args(files)
+            .args(arguments)
             .output()
             .unwrap()
     };
-    let check = output("check", &[]);
+    let check = output("check", &["--config".as_ref(), &config]);
     let shown = String::from_utf8(check.stdout).unwrap();
     assert_eq!(check.status.code(), Some(0), "{shown}");
     let loaded = "   - legacy: house_rules 1.2, dstack 0.0.1, Python 3.";
     assert!(shown.contains(loaded), "{shown}");
 
-    let review = output("review", &[&spec]);
+    let review = output("review", &["--config".as_ref(), &config, &spec]);
     let shown = String::from_utf8(review.stdout).unwrap();
     assert_eq!(review.status.code(), Some(1), "{shown}");
     assert!(shown.contains("admin may not do this in main"), "{shown}");
+
+    let suite = json!({
+        "apiVersion": "dstack-admission/v1",
+        "kind": "PolicyTests",
+        "plugins": [plugin],
+        "cases": [{
+            "name": "the plugin denies",
+            "file": spec,
+            "user": "alice",
+            "expect": {"decision": "denied", "messages": ["alice may not do this in main"]},
+        }],
+    });
+    let suite = home.write("house.test.yaml", suite.to_string());
+    let test = output("test", &[&suite]);
+    let shown = String::from_utf8(test.stdout).unwrap();
+    assert_eq!(test.status.code(), Some(0), "{shown}");
 }

@@ -89,7 +89,11 @@ fn lower(value: &Value) -> Vec<String> {
     let lower = |value: &Value| value.as_str().map(str::to_lowercase);
     match value {
         Value::Array(items) => items.iter().filter_map(lower).collect(),
-        one => Vec::from_iter(lower(one)),
+        // A Kubernetes volume without a region has an empty one.
+        one => lower(one)
+            .filter(|text| !text.is_empty())
+            .into_iter()
+            .collect(),
     }
 }
 

@@ -30,6 +30,7 @@ fn cloud<'s>(fields: &Fields<'s>, common: Effective<'s>) -> Effective<'s> {
     };
     let group = Group {
         path: "configuration".to_owned(),
+        pointer: "/configuration".to_owned(),
         name: None,
         nodes: count,
         image: no_image(),

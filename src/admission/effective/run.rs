@@ -76,6 +76,7 @@ pub(super) fn effective<'s>(fields: &Fields<'s>, common: Effective<'s>) -> Effec
 /// A part of the configuration that gets machines of its own, where it stands, and what it is in.
 struct ConfigurationPart<'s> {
     path: String,
+    pointer: String,
     value: &'s Value,
     top: &'s Value,
 }
@@ -86,6 +87,7 @@ fn parts(configuration: &Value) -> Vec<ConfigurationPart<'_>> {
         if let Some(Value::Array(items)) = configuration.get(key) {
             let part = |(index, value)| ConfigurationPart {
                 path: format!("configuration.{key}[{index}]"),
+                pointer: format!("/configuration/{key}/{index}"),
                 value,
                 top: configuration,
             };
@@ -94,6 +96,7 @@ fn parts(configuration: &Value) -> Vec<ConfigurationPart<'_>> {
     }
     vec![ConfigurationPart {
         path: "configuration".to_owned(),
+        pointer: "/configuration".to_owned(),
         value: configuration,
         top: configuration,
     }]
@@ -126,6 +129,7 @@ impl<'s> ConfigurationPart<'s> {
             spot_policy: spot_policy.unwrap_or("on-demand"),
             reservation,
             path: self.path,
+            pointer: self.pointer,
         }
     }
 

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use ::cel::common::ast::{CallExpr, EntryExpr, Expr, LiteralValue, operators};
 use ::cel::{Context, Env, ExecutionError, IdedExpr, Value};
 
+use super::functions::{MACROS, NAMES};
 use super::tree::qualified;
 
 /// How deep an expression may be nested, the variables it uses included. The interpreter recurses
@@ -16,82 +17,6 @@ const DEPTH: usize = 160;
 
 /// Levels that a variable takes besides its expression.
 const VARIABLE_DEPTH: usize = 3;
-
-/// Functions to suggest. Whether a function exists the interpreter itself is asked.
-const FUNCTIONS: &[&str] = &[
-    "bool",
-    "bytes",
-    "charAt",
-    "contains",
-    "distinct",
-    "double",
-    "duration",
-    "dyn",
-    "endsWith",
-    "first",
-    "flatten",
-    "format",
-    "getDate",
-    "getDayOfMonth",
-    "getDayOfWeek",
-    "getDayOfYear",
-    "getFullYear",
-    "getHours",
-    "getMilliseconds",
-    "getMinutes",
-    "getMonth",
-    "getSeconds",
-    "hasValue",
-    "indexOf",
-    "int",
-    "join",
-    "lastIndexOf",
-    "lists.range",
-    "lowerAscii",
-    "matches",
-    "math.abs",
-    "math.ceil",
-    "math.floor",
-    "math.greatest",
-    "math.least",
-    "math.round",
-    "math.sign",
-    "math.trunc",
-    "optional.none",
-    "optional.of",
-    "optional.ofNonZeroValue",
-    "orValue",
-    "replace",
-    "reverse",
-    "size",
-    "slice",
-    "sort",
-    "split",
-    "startsWith",
-    "string",
-    "strings.quote",
-    "substring",
-    "timestamp",
-    "trim",
-    "type",
-    "uint",
-    "upperAscii",
-    "value",
-];
-
-/// Macros are gone after parsing, so one that is still there was written wrongly.
-const MACROS: &[(&str, &str)] = &[
-    ("has", "has(spec.a.b)"),
-    ("all", "list.all(x, condition)"),
-    ("exists", "list.exists(x, condition)"),
-    ("exists_one", "list.exists_one(x, condition)"),
-    ("existsOne", "list.existsOne(x, condition)"),
-    ("map", "list.map(x, value) or list.map(x, condition, value)"),
-    ("filter", "list.filter(x, condition)"),
-    ("sortBy", "list.sortBy(x, key)"),
-    ("optMap", "optional.optMap(x, value)"),
-    ("optFlatMap", "optional.optFlatMap(x, optional)"),
-];
 
 const OPERATORS: &[&str] = &[
     operators::CONDITIONAL,
@@ -320,11 +245,10 @@ impl Checker<'_> {
                 format!("`{function}` is called with its value: write `{function}(x)`")
             }
             _ => {
-                let near =
-                    namespaced.filter(|name| FUNCTIONS.iter().any(|known| near(name, known)));
+                let near = namespaced.filter(|name| NAMES.iter().any(|known| near(name, known)));
                 let name = near.unwrap_or(function);
                 let macros = MACROS.iter().map(|(name, _)| *name);
-                let known = FUNCTIONS.iter().copied().chain(macros);
+                let known = NAMES.iter().copied().chain(macros);
                 format!("unknown function `{name}`{}", nearest(name, known))
             }
         }
@@ -352,13 +276,18 @@ impl Checker<'_> {
 }
 
 fn near(name: &str, known: &str) -> bool {
-    name.len() < 2 * known.len() && strsim::jaro_winkler(name, known) > 0.85
+    name.len() < 2 * known.len() && similarity(name, known) > 0.85
+}
+
+/// Between 0 and 1, whatever the case.
+fn similarity(name: &str, known: &str) -> f64 {
+    strsim::jaro_winkler(&name.to_ascii_lowercase(), &known.to_ascii_lowercase())
 }
 
 /// ` (did you mean …?)`, or nothing.
-fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> String {
+pub(super) fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> String {
     known
         .filter(|known| !known.starts_with('@') && near(name, known))
-        .max_by(|a, b| strsim::jaro_winkler(name, a).total_cmp(&strsim::jaro_winkler(name, b)))
+        .max_by(|a, b| similarity(name, a).total_cmp(&similarity(name, b)))
         .map_or_else(String::new, |known| format!(" (did you mean `{known}`?)"))
 }

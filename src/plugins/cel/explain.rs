@@ -16,7 +16,7 @@ use super::tree::each;
 pub(super) fn explain(error: &ExecutionError, expr: &IdedExpr, scope: &dyn Scope) -> String {
     match error {
         ExecutionError::NoSuchOverload(overload) => {
-            let function = overload.function();
+            let function = typed(overload.function());
             let types = overload.argument_types();
             mismatch(function, types, &nulls(expr, Some(function), scope))
         }
@@ -50,10 +50,17 @@ pub(super) fn explain(error: &ExecutionError, expr: &IdedExpr, scope: &dyn Scope
 }
 
 fn mismatch(function: &str, types: &[String], nulls: &[String]) -> String {
-    let types: Vec<&str> = types.iter().map(|name| plain_type(name)).collect();
-    let operands = types.join(" and ");
+    // What the rewritten expression adds is none of the author's.
+    let own = types.iter().filter(|name| !name.starts_with('@'));
+    let types: Vec<&str> = own.map(|name| plain_type(name)).collect();
+    let operands = match types.as_slice() {
+        [] => "nothing".to_owned(),
+        types => types.join(" and "),
+    };
     let reason = match function {
-        "@walk" => format!("{operands} cannot be gone through: a list or map was expected"),
+        "@walk" | "@entries" => {
+            format!("{operands} cannot be gone through: a list or map was expected")
+        }
         "_._" => format!("{} has no members", types.first().unwrap_or(&"the value")),
         _ => format!("`{}` cannot be applied to {operands}", spoken(function)),
     };
@@ -62,6 +69,12 @@ fn mismatch(function: &str, types: &[String], nulls: &[String]) -> String {
     }
     if types.contains(&"int") && types.contains(&"double") {
         return format!("{reason}: convert one with double() or int()");
+    }
+    let ordered = ["kubernetes.Quantity", "kubernetes.Semver"];
+    if ["_<_", "_<=_", "_>_", "_>=_"].contains(&function)
+        && types.iter().any(|name| ordered.contains(name))
+    {
+        return format!("{reason}: compare with isLessThan(), isGreaterThan() or compareTo()");
     }
     reason
 }
@@ -97,17 +110,24 @@ fn nulls(expr: &IdedExpr, function: Option<&str>, scope: &dyn Scope) -> Vec<Stri
     found
 }
 
-/// Whether a call in a rewritten expression stands for the function that an error names.
+/// Whether a call in a rewritten expression stands for the function that an error names, with its
+/// namespace if it has one.
 fn stands_for(call: &CallExpr, function: &str) -> bool {
-    let original = match call.func_name.as_str() {
+    let called = typed(&call.func_name);
+    let qualifies = |namespace: &str| namespace.ends_with('.');
+    called == function || function.strip_suffix(called).is_some_and(qualifies)
+}
+
+/// The function as it is typed that an operation of a rewritten expression stands for.
+fn typed(function: &str) -> &str {
+    match function {
         "@add" => "_+_",
         "@within" => "@in",
         "@join" => "join",
         "@replace" => "replace",
         "@regex" | "@matches" => "matches",
         other => other,
-    };
-    original == function
+    }
 }
 
 /// The path that an operand spells, payments taken off.
@@ -188,9 +208,13 @@ fn undeclared(name: &str, scope: &dyn Scope) -> String {
 fn function_error(function: &str, message: &str) -> String {
     let name = spoken(function);
     match name {
-        "charAt" | "flatten" | "format" | "indexOf" | "join" | "lastIndexOf" | "lists.range"
-        | "matches" | "math.greatest" | "math.least" | "slice" | "sort" | "sortBy"
-        | "substring" | "value" => format!("{name}(): {message}"),
+        "asInteger" | "charAt" | "cidr" | "find" | "findAll" | "flatten" | "format"
+        | "gigabytes" | "globMatches" | "imageReference" | "indexOf" | "ip" | "isSorted"
+        | "join" | "lastIndexOf" | "lists.range" | "matches" | "math.greatest" | "math.least"
+        | "max" | "min" | "quantity" | "seconds" | "semver" | "slice" | "sort" | "sortBy"
+        | "substring" | "sum" | "transformMapEntry" | "url" | "value" => {
+            format!("{name}(): {message}")
+        }
         "bool" | "double" | "duration" | "int" | "string" | "timestamp" | "uint" => {
             format!("{name}() cannot convert that value")
         }

@@ -1,38 +1,31 @@
 //! The CEL that expressions are written in: the standard library with the string, list and math
-//! extensions, and the metered operations that [`super::rewrite`] puts in the place of the
-//! interpreter's own.
+//! extensions, [`super::functions`], and the metered operations that [`super::rewrite`] puts in
+//! the place of the interpreter's own.
 //!
 //! The metered operations have names that no typed expression can spell.
 
 // The interpreter hands arguments over by value.
 #![allow(clippy::needless_pass_by_value)]
 
-use std::any::Any;
 use std::sync::{Arc, LazyLock};
 
 use ::cel::common::functions::Function;
-use ::cel::common::types::{CelBool, CelInt, CelString, DYN_TYPE, Kind, Type};
-use ::cel::common::value::{CowVal, StaticVal, Val};
+use ::cel::common::types::{CelInt, CelString, DYN_TYPE, Kind};
+use ::cel::common::value::{CowVal, Val};
 use ::cel::{DeclarationError, Env, ExecutionError, extensions};
-use regex::Regex;
 
 use super::equal::metered_same;
-use super::meter::{self, Meter};
-
-/// The largest regular expression that may be made while evaluating, as `regex` counts bytes.
-const REGEX_SIZE: usize = 256 * 1024;
-
-/// The longest one, in bytes.
-const REGEX_LENGTH: usize = 1024;
-
-/// Units for making a regular expression while evaluating.
-const REGEX_COST: u64 = 4_000;
+pub(super) use super::functions::Pattern;
+use super::functions::arguments::{Answer, Args, boolean, meter_in, mismatch, string};
+use super::functions::libraries;
+use super::meter;
 
 static ENV: LazyLock<Result<Arc<Env>, DeclarationError>> = LazyLock::new(|| {
     let mut env = Env::stdlib();
     env.add_extension(extensions::strings)?;
     env.add_extension(extensions::lists)?;
     env.add_extension(extensions::math)?;
+    env.add_extension(libraries)?;
     for (name, arguments, function) in METERED {
         let id = format!("{name}/{arguments}");
         env.add_overload(
@@ -69,12 +62,7 @@ const METERED: &[(&str, usize, Function)] = &[
     ("@join", 3, join),
     ("@replace", 4, replace),
     ("@replace", 5, replace),
-    ("@matches", 3, matches),
-    ("@regex", 2, regex),
 ];
-
-type Args<'b, 'v> = Vec<CowVal<'b, 'v>>;
-type Answer<'b, 'v> = Result<CowVal<'b, 'v>, ExecutionError>;
 
 /// Takes the meter, the last argument, off and pays what the others cost. `cost` is told what is
 /// left, above which it need not count.
@@ -92,14 +80,6 @@ fn charge(
 fn first<'b, 'v>(args: Args<'b, 'v>) -> Answer<'b, 'v> {
     let argument = args.into_iter().next();
     argument.ok_or_else(|| ExecutionError::invalid_argument_count(1, 0))
-}
-
-fn mismatch(function: &str, args: &Args<'_, '_>) -> ExecutionError {
-    let types = args
-        .iter()
-        .map(|arg| arg.get_type().name().to_owned())
-        .collect();
-    ExecutionError::no_such_overload(function, types)
 }
 
 /// The range of a comprehension: pays for all its rounds, each as heavy as the second argument
@@ -203,11 +183,6 @@ fn compare(args: &Args<'_, '_>) -> Result<bool, ExecutionError> {
     }
 }
 
-fn meter_in(val: &dyn Val) -> Result<&Meter, ExecutionError> {
-    let meter = val.downcast_ref::<Meter>();
-    meter.ok_or_else(|| ExecutionError::InternalError("no meter".to_owned()))
-}
-
 fn within<'b, 'v>(args: Args<'b, 'v>) -> Answer<'b, 'v> {
     let [value, container, meter] = args.as_slice() else {
         return Err(mismatch("@in", &args));
@@ -241,19 +216,6 @@ fn within<'b, 'v>(args: Args<'b, 'v>) -> Answer<'b, 'v> {
         }
     }
     Ok(boolean(false))
-}
-
-fn boolean<'b, 'v>(value: bool) -> CowVal<'b, 'v> {
-    CowVal::Borrowed(if value {
-        &CelBool::TRUE
-    } else {
-        &CelBool::FALSE
-    })
-}
-
-fn string<'b>(args: &'b Args<'_, '_>, position: usize) -> Option<&'b str> {
-    let string = args.get(position)?.downcast_ref::<CelString>()?;
-    Some(string.inner())
 }
 
 /// `list.join()` and `list.join(separator)`: as the strings extension has it, the length of the
@@ -320,74 +282,3 @@ fn replace<'b, 'v>(mut args: Args<'b, 'v>) -> Answer<'b, 'v> {
     };
     Ok(CowVal::owned(CelString::from(replaced)))
 }
-
-/// `matches` with a pattern that is only known now. Small patterns only, each paid for.
-fn matches<'b, 'v>(mut args: Args<'b, 'v>) -> Answer<'b, 'v> {
-    charge(&mut args, |args, _| {
-        REGEX_COST
-            + args
-                .iter()
-                .map(|arg| meter::reading(arg.as_ref()))
-                .sum::<u64>()
-    })?;
-    let (Some(text), Some(pattern)) = (string(&args, 0), string(&args, 1)) else {
-        return Err(mismatch("matches", &args));
-    };
-    if pattern.len() > REGEX_LENGTH {
-        return Err(ExecutionError::function_error(
-            "matches",
-            "the pattern is too long",
-        ));
-    }
-    let regex = regex::RegexBuilder::new(pattern)
-        .size_limit(REGEX_SIZE)
-        .build();
-    let regex =
-        regex.map_err(|error| ExecutionError::function_error("matches", no_regex(&error)))?;
-    Ok(boolean(regex.is_match(text)))
-}
-
-/// What is wrong with a pattern, without repeating it: it may come from the spec.
-fn no_regex(error: &regex::Error) -> &'static str {
-    match error {
-        regex::Error::CompiledTooBig(_) => "the pattern is too large",
-        _ => "the pattern is not a valid regular expression",
-    }
-}
-
-/// `matches` with a pattern that was known when the policy was compiled.
-fn regex<'b, 'v>(args: Args<'b, 'v>) -> Answer<'b, 'v> {
-    let pattern = args
-        .get(1)
-        .and_then(|pattern| pattern.downcast_ref::<Pattern>());
-    match (string(&args, 0), pattern) {
-        (Some(text), Some(Pattern(regex))) => Ok(boolean(regex.is_match(text))),
-        _ => Err(mismatch("matches", &args.into_iter().take(1).collect())),
-    }
-}
-
-static PATTERN: Type = Type::new_unspecified_type("@regex");
-
-/// A regular expression made when the policy was compiled.
-#[derive(Clone, Debug)]
-pub(super) struct Pattern(pub(super) Regex);
-
-impl Val for Pattern {
-    fn get_type(&self) -> &Type {
-        &PATTERN
-    }
-
-    fn cel_type() -> &'static Type {
-        &PATTERN
-    }
-
-    fn clone_as_boxed<'v>(&self) -> Box<dyn Val + 'v> {
-        Box::new(self.clone())
-    }
-
-    fn as_any(&self) -> Option<&dyn Any> {
-        Some(self)
-    }
-}
-
-impl StaticVal for Pattern {}

@@ -21,7 +21,7 @@ pub(super) const BUDGET: u64 = 60_000;
 /// Bytes of text for one unit.
 const BYTES: usize = 64;
 
-static METER: Type = Type::new_unspecified_type("@meter");
+static METER: Type = Meter::TYPE;
 
 /// The budget of one evaluation. A value, so that an expression can hand it to a function; no
 /// expression that is typed can name it.
@@ -32,6 +32,9 @@ pub(super) struct Meter {
 }
 
 impl Meter {
+    /// What a function that takes the meter declares.
+    pub(super) const TYPE: Type = Type::new_unspecified_type("@meter");
+
     pub(super) fn new(units: u64) -> Self {
         Self {
             left: AtomicU64::new(units),
@@ -145,7 +148,8 @@ pub(super) fn reading(val: &dyn Val) -> u64 {
 /// over JSON may hold far more than it has cost.
 pub(super) fn reading_whole(val: &dyn Val, most: u64) -> u64 {
     let mut units = reading(val);
-    let Some(items) = val.as_iterable() else {
+    // Going through a value over JSON makes its elements.
+    let Some(items) = val.as_iterable().filter(|_| units <= most) else {
         return units;
     };
     let members = val

@@ -1,22 +1,30 @@
 //! Mutations: from what a policy says to the operations of a patch.
 //!
 //! An operation is made only where it changes something, so that a spec which already is as the
-//! policy wants it stays unpatched.
+//! policy wants it stays unpatched. Paths in operations are plain JSON Pointers: what a wildcard
+//! stands for has been looked up.
 
-use std::borrow::Cow;
+mod clamp;
+mod element;
+mod json_patch;
+mod path;
+
 use std::sync::Arc;
 
 use ::cel::Env;
-use json_patch::PatchOperation;
-use json_patch::jsonptr::{Pointer, PointerBuf};
+use ::json_patch::PatchOperation;
+use ::json_patch::jsonptr::Pointer;
 use serde_json::Value;
 
+use self::clamp::Clamp;
+use self::element::{Element, with_element};
+use self::path::{Path, Place, has_wildcard};
 use super::json::to_json;
 use super::meter::{self, Meter, reading_json};
 use super::program::{Compiler, Program};
 use super::scope::Scope;
 use super::source;
-use super::write::{changes_nothing, merge, remove, set};
+use super::write::{add_to_set, merge, remove, set};
 use crate::admission::verdict::FaultKind;
 
 /// A mutation, compiled.
@@ -26,11 +34,18 @@ pub(super) struct Mutation {
 }
 
 enum Action {
-    Set(PointerBuf, Content),
-    SetDefault(PointerBuf, Content),
-    MergeMap(PointerBuf, Content),
-    Remove(PointerBuf),
+    At(Path, Change),
     JsonPatch(Program),
+}
+
+/// What is done in each place that a path means.
+enum Change {
+    Set(Content),
+    SetDefault(Content),
+    Clamp(Clamp),
+    MergeMap(Content),
+    AddToSet(Content),
+    Remove,
 }
 
 enum Content {
@@ -46,14 +61,12 @@ pub(super) struct Failure {
     pub(super) expression: Option<String>,
 }
 
-impl Failure {
-    fn rule(message: String) -> Self {
-        Self {
-            kind: FaultKind::Rule,
-            message,
-            expression: None,
-        }
-    }
+/// What an expression is evaluated with.
+#[derive(Clone, Copy)]
+struct Evaluation<'a> {
+    env: &'a Arc<Env>,
+    scope: &'a dyn Scope,
+    meter: &'a Meter,
 }
 
 impl Mutation {
@@ -63,53 +76,10 @@ impl Mutation {
         field: &str,
         source: &source::Mutation,
     ) -> Option<Self> {
-        let when = source.when.as_ref();
-        let when = when.map(|when| compiler.compile(&format!("{field}.when"), when));
-        let writes = [
-            (
-                "set",
-                &source.set,
-                Action::Set as fn(PointerBuf, Content) -> Action,
-            ),
-            ("setDefault", &source.set_default, Action::SetDefault),
-            ("mergeMap", &source.merge_map, Action::MergeMap),
-        ];
-        let mut actions = Vec::new();
-        for (name, write, action) in writes {
-            if let Some(write) = write {
-                actions.push(compile_write(
-                    compiler,
-                    &format!("{field}.{name}"),
-                    name,
-                    write,
-                    action,
-                ));
-            }
-        }
-        if let Some(remove) = &source.remove {
-            let path = pointer(compiler, &format!("{field}.remove.path"), &remove.path);
-            actions.push(path.map(Action::Remove));
-        }
-        if let Some(patch) = &source.json_patch {
-            let program =
-                compiler.compile(&format!("{field}.jsonPatch.expression"), &patch.expression);
-            actions.push(program.map(Action::JsonPatch));
-        }
-        if actions.len() != 1 {
-            compiler.report(
-                field,
-                "exactly one of set, setDefault, mergeMap, remove and jsonPatch is needed"
-                    .to_owned(),
-            );
-            return None;
-        }
-        let action = actions.pop().flatten()?;
-        match when {
-            None => Some(Self { when: None, action }),
-            Some(when) => Some(Self {
-                when: Some(when?),
-                action,
-            }),
+        if source.paths().any(has_wildcard) {
+            with_element(compiler, |compiler| compile(compiler, field, source))
+        } else {
+            compile(compiler, field, source)
         }
     }
 
@@ -121,181 +91,272 @@ impl Mutation {
         meter: &Meter,
         spec: &Value,
     ) -> Result<Vec<PatchOperation>, Failure> {
-        if let Some(when) = &self.when
-            && !when.holds(env, scope).map_err(|why| failed(when, why))?
-        {
-            return Ok(Vec::new());
-        }
+        let evaluation = Evaluation { env, scope, meter };
         match &self.action {
-            Action::Set(path, content) => write(spec, path, content.value(env, scope, meter)?),
-            Action::SetDefault(path, content) => {
+            Action::At(path, change) => {
+                let mut places = path.places(spec, evaluation)?;
+                if matches!(change, Change::Remove) {
+                    // The elements behind one that is removed move up.
+                    places.reverse();
+                }
+                let mut operations = Vec::new();
+                for place in &places {
+                    operations.extend(self.change(change, evaluation, spec, place)?);
+                }
+                Ok(operations)
+            }
+            Action::JsonPatch(program) => match self.applies(evaluation)? {
+                true => json_patch::operations(program, evaluation, spec),
+                false => Ok(Vec::new()),
+            },
+        }
+    }
+
+    fn change(
+        &self,
+        change: &Change,
+        evaluation: Evaluation<'_>,
+        spec: &Value,
+        place: &Place<'_>,
+    ) -> Result<Vec<PatchOperation>, Failure> {
+        let made = |evaluation| match self.applies(evaluation)? {
+            true => change.operations(evaluation, spec, &place.path),
+            false => Ok(Vec::new()),
+        };
+        let Some(value) = place.element else {
+            return made(evaluation);
+        };
+        evaluation.pay(self.weight(change))?;
+        let below = evaluation.scope;
+        let scope = &Element { below, value };
+        made(Evaluation {
+            scope,
+            ..evaluation
+        })
+        .map_err(|failure| match failure.expression {
+            Some(_) => Failure {
+                message: format!("at {}: {}", place.path, failure.message),
+                ..failure
+            },
+            None => failure,
+        })
+    }
+
+    fn applies(&self, evaluation: Evaluation<'_>) -> Result<bool, Failure> {
+        let Some(when) = &self.when else {
+            return Ok(true);
+        };
+        let holds = when.holds(evaluation.env, evaluation.scope);
+        holds.map_err(|why| Failure::of(when, why))
+    }
+
+    /// What one match costs, besides what its expressions pay themselves.
+    fn weight(&self, change: &Change) -> u64 {
+        // A node of an expression is seldom spelled with less than two bytes.
+        let evaluating = |program: &Program| program.text.len() as u64 / 2;
+        let when = self.when.as_ref().map_or(0, evaluating);
+        1 + when
+            + match change {
+                Change::Remove => 0,
+                Change::Clamp(clamp) => clamp.programs().map(evaluating).sum(),
+                Change::Set(content)
+                | Change::SetDefault(content)
+                | Change::MergeMap(content)
+                | Change::AddToSet(content) => match content {
+                    Content::Fixed(value) => reading_json(value),
+                    Content::Computed(program) => evaluating(program),
+                },
+            }
+    }
+}
+
+impl Change {
+    fn operations(
+        &self,
+        evaluation: Evaluation<'_>,
+        spec: &Value,
+        path: &Pointer,
+    ) -> Result<Vec<PatchOperation>, Failure> {
+        let operations = match self {
+            Change::Set(content) => written(spec, path, content.value(evaluation)?),
+            Change::SetDefault(content) => {
                 if path.resolve(spec).is_ok_and(|value| !value.is_null()) {
                     return Ok(Vec::new());
                 }
-                let value = content.value(env, scope, meter)?;
-                write(spec, path, value.filter(|value| !value.is_null()))
+                let value = content.value(evaluation)?;
+                written(spec, path, value.filter(|value| !value.is_null()))
             }
-            Action::MergeMap(path, content) => match content.value(env, scope, meter)? {
+            Change::Clamp(clamp) => return clamp.operations(evaluation, spec, path),
+            Change::MergeMap(content) => match content.value(evaluation)? {
                 None | Some(Value::Null) => Ok(Vec::new()),
-                Some(Value::Object(members)) => merge(spec, path, members).map_err(Failure::rule),
-                Some(_) => Err(Failure::rule("what mergeMap writes is no map".to_owned())),
+                Some(Value::Object(members)) => merge(spec, path, members),
+                Some(_) => Err("what mergeMap writes is no map".to_owned()),
             },
-            Action::Remove(path) => Ok(remove(spec, path)),
-            Action::JsonPatch(program) => json_patch(program, env, scope, meter, spec),
+            Change::AddToSet(content) => {
+                let values = match content.value(evaluation)? {
+                    None | Some(Value::Null) => return Ok(Vec::new()),
+                    Some(Value::Array(values)) => values,
+                    Some(value) => vec![value],
+                };
+                // Each value is looked for in the whole list.
+                let list = path.resolve(spec).map_or(1, reading_json);
+                let values_too = list + values.iter().map(reading_json).sum::<u64>();
+                evaluation.pay(values_too.saturating_mul(values.len() as u64))?;
+                add_to_set(spec, path, values)
+            }
+            Change::Remove => Ok(remove(spec, path)),
+        };
+        operations.map_err(Failure::rule)
+    }
+}
+
+impl Content {
+    fn value(&self, evaluation: Evaluation<'_>) -> Result<Option<Value>, Failure> {
+        match self {
+            Content::Fixed(value) => Ok(Some(value.clone())),
+            Content::Computed(program) => evaluation.compute(program),
         }
     }
 }
 
-fn compile_write(
+impl Evaluation<'_> {
+    /// What an expression gives, as JSON. `None` is `optional.none()`.
+    fn compute(self, program: &Program) -> Result<Option<Value>, Failure> {
+        let value = program.evaluate(self.env, self.scope, |value| {
+            // One text of the spec may be in the value many times over.
+            let units = meter::reading_whole(value.as_ref(), self.meter.left());
+            let paid = self.meter.pay(units);
+            paid.map_err(|_| "it is too large".to_owned())?;
+            to_json(value.as_ref())
+        });
+        value
+            .and_then(|json| json)
+            .map_err(|why| Failure::of(program, why))
+    }
+
+    /// Takes units off the budget, for what no expression pays.
+    fn pay(self, units: u64) -> Result<(), Failure> {
+        let paid = self.meter.pay(units);
+        paid.map_err(|_| Failure {
+            kind: FaultKind::Budget,
+            message: "it goes through too much".to_owned(),
+            expression: None,
+        })
+    }
+}
+
+impl Failure {
+    fn rule(message: String) -> Self {
+        Self {
+            kind: FaultKind::Rule,
+            message,
+            expression: None,
+        }
+    }
+
+    /// An expression that errored.
+    fn of(program: &Program, message: String) -> Self {
+        Self {
+            expression: Some(program.text.clone()),
+            ..Self::rule(message)
+        }
+    }
+}
+
+fn compile(
+    compiler: &mut Compiler<'_>,
+    field: &str,
+    source: &source::Mutation,
+) -> Option<Mutation> {
+    let when = source.when.as_ref();
+    let when = when.map(|when| compiler.compile(&format!("{field}.when"), when));
+    let mut actions = Vec::new();
+    let writes = [
+        ("set", &source.set, Change::Set as fn(Content) -> Change),
+        ("setDefault", &source.set_default, Change::SetDefault),
+        ("mergeMap", &source.merge_map, Change::MergeMap),
+        ("addToSet", &source.add_to_set, Change::AddToSet),
+    ];
+    for (name, write, change) in writes {
+        if let Some(write) = write {
+            let field = format!("{field}.{name}");
+            let path = Path::compile(compiler, &format!("{field}.path"), &write.path);
+            let content = content(compiler, &field, name, write);
+            actions.push(path.zip(content.map(change)));
+        }
+    }
+    if let Some(clamp) = &source.clamp {
+        let field = format!("{field}.clamp");
+        let path = Path::compile(compiler, &format!("{field}.path"), &clamp.path);
+        let clamp = Clamp::compile(compiler, &field, clamp);
+        actions.push(path.zip(clamp.map(Change::Clamp)));
+    }
+    if let Some(remove) = &source.remove {
+        let field = format!("{field}.remove.path");
+        let path = Path::compile(compiler, &field, &remove.path);
+        if path.as_ref().is_some_and(Path::ends_in_position) {
+            let problem = "an element is not removed by its position, which the next one takes: \
+                           write * and a `when` about `element`";
+            compiler.report(&field, problem.to_owned());
+        }
+        actions.push(path.map(|path| (path, Change::Remove)));
+    }
+    let mut actions: Vec<Option<Action>> = actions
+        .into_iter()
+        .map(|action| action.map(|(path, change)| Action::At(path, change)))
+        .collect();
+    if let Some(patch) = &source.json_patch {
+        let field = format!("{field}.jsonPatch.expression");
+        let program = compiler.compile(&field, &patch.expression);
+        actions.push(program.map(Action::JsonPatch));
+    }
+    if actions.len() != 1 {
+        let problem = "exactly one of set, setDefault, clamp, mergeMap, addToSet, remove and \
+                       jsonPatch is needed";
+        compiler.report(field, problem.to_owned());
+        return None;
+    }
+    let action = actions.pop().flatten()?;
+    let when = match when {
+        None => None,
+        Some(when) => Some(when?),
+    };
+    Some(Mutation { when, action })
+}
+
+fn content(
     compiler: &mut Compiler<'_>,
     field: &str,
     name: &str,
     write: &source::Write,
-    action: fn(PointerBuf, Content) -> Action,
-) -> Option<Action> {
-    let path = pointer(compiler, &format!("{field}.path"), &write.path);
-    let content = match (&write.value, &write.value_expression) {
-        (Some(value), None) if name == "mergeMap" && !value.is_object() => {
-            compiler.report(
-                &format!("{field}.value"),
-                "mergeMap writes a map".to_owned(),
-            );
-            None
-        }
-        (Some(value), None) => Some(Content::Fixed(value.clone())),
+) -> Option<Content> {
+    let problem = match (&write.value, &write.value_expression) {
+        (Some(value), None) => match name {
+            "mergeMap" if !value.is_object() => "mergeMap writes a map",
+            "addToSet" if value.is_null() => "addToSet adds no null",
+            _ => return Some(Content::Fixed(value.clone())),
+        },
         (None, Some(expression)) => {
             let program = compiler.compile(&format!("{field}.valueExpression"), expression);
-            program.map(Content::Computed)
+            return program.map(Content::Computed);
         }
         _ => {
-            compiler.report(
-                field,
-                "exactly one of value and valueExpression is needed".to_owned(),
-            );
-            None
+            let problem = "exactly one of value and valueExpression is needed";
+            compiler.report(field, problem.to_owned());
+            return None;
         }
     };
-    Some(action(path?, content?))
-}
-
-fn pointer(compiler: &mut Compiler<'_>, field: &str, path: &str) -> Option<PointerBuf> {
-    let reason = match PointerBuf::parse(path) {
-        Ok(pointer) if !pointer.is_root() => return Some(pointer),
-        Ok(_) => {
-            "the whole spec cannot be written: name a member, for instance /configuration/tags"
-        }
-        Err(_) if !path.starts_with('/') => "not a JSON pointer: it must start with /",
-        Err(_) => "not a JSON pointer: ~ is written ~0 and / within a name ~1",
-    };
-    compiler.report(field, reason.to_owned());
+    compiler.report(&format!("{field}.value"), problem.to_owned());
     None
 }
 
-impl Content {
-    fn value(
-        &self,
-        env: &Arc<Env>,
-        scope: &dyn Scope,
-        meter: &Meter,
-    ) -> Result<Option<Value>, Failure> {
-        match self {
-            Content::Fixed(value) => Ok(Some(value.clone())),
-            Content::Computed(program) => compute(program, env, scope, meter),
-        }
-    }
-}
-
-fn compute(
-    program: &Program,
-    env: &Arc<Env>,
-    scope: &dyn Scope,
-    meter: &Meter,
-) -> Result<Option<Value>, Failure> {
-    let value = program.evaluate(env, scope, |value| {
-        // One text of the spec may be in the value many times over.
-        let units = meter::reading_whole(value.as_ref(), meter.left());
-        let paid = meter.pay(units);
-        paid.map_err(|_| "it is too large".to_owned())?;
-        to_json(value.as_ref())
-    });
-    value
-        .and_then(|json| json)
-        .map_err(|why| failed(program, why))
-}
-
-fn write(
+fn written(
     spec: &Value,
     path: &Pointer,
     value: Option<Value>,
-) -> Result<Vec<PatchOperation>, Failure> {
-    let operation = match value {
-        Some(value) => set(spec, path, value).map_err(Failure::rule)?,
-        None => None,
-    };
-    Ok(operation.into_iter().collect())
-}
-
-fn failed(program: &Program, message: String) -> Failure {
-    Failure {
-        kind: FaultKind::Rule,
-        message,
-        expression: Some(program.text.clone()),
+) -> Result<Vec<PatchOperation>, String> {
+    match value {
+        Some(value) => set(spec, path, value).map(Vec::from_iter),
+        None => Ok(Vec::new()),
     }
-}
-
-/// The operations that an expression gives, without those that change nothing and without the
-/// tests, which have been made.
-fn json_patch(
-    program: &Program,
-    env: &Arc<Env>,
-    scope: &dyn Scope,
-    meter: &Meter,
-    spec: &Value,
-) -> Result<Vec<PatchOperation>, Failure> {
-    let operations = match compute(program, env, scope, meter)? {
-        None | Some(Value::Null) => return Ok(Vec::new()),
-        Some(Value::Array(operations)) => operations,
-        Some(_) => {
-            let message = "it gives no list of operations".to_owned();
-            return Err(failed(program, message));
-        }
-    };
-    let mut patched = Cow::Borrowed(spec);
-    let mut kept = Vec::new();
-    for (position, operation) in operations.into_iter().enumerate() {
-        let failure = |kind, why: &str| Failure {
-            kind,
-            message: format!("operation {position} of the patch {why}"),
-            expression: Some(program.text.clone()),
-        };
-        let operation = serde_json::from_value(operation).map_err(|_| {
-            failure(
-                FaultKind::Rule,
-                "is none of RFC 6902: op, path and value or from are needed",
-            )
-        })?;
-        if changes_nothing(&operation, &patched) {
-            continue;
-        }
-        if let PatchOperation::Copy(copy) = &operation {
-            // Copies of copies double the spec each time.
-            let copied = copy.from.resolve(patched.as_ref()).map_or(0, reading_json);
-            let paid = meter.pay(copied);
-            paid.map_err(|_| failure(FaultKind::Budget, "copies too much"))?;
-        }
-        json_patch::patch(patched.to_mut(), std::slice::from_ref(&operation)).map_err(|error| {
-            let path = operation.path();
-            failure(
-                FaultKind::PatchApply,
-                &format!("does not apply at {path}: {}", error.kind),
-            )
-        })?;
-        if !matches!(operation, PatchOperation::Test(_)) {
-            kept.push(operation);
-        }
-    }
-    if patched.as_ref() == spec {
-        kept.clear();
-    }
-    Ok(kept)
 }

@@ -13,6 +13,7 @@ use super::explain::explain;
 use super::language::{self, Pattern};
 use super::rewrite::Rewriter;
 use super::scope::Scope;
+use super::shape::unknown_members;
 use crate::admission::verdict::{Fault, FaultKind};
 
 /// The longest expression, in bytes. The parser recurses, and worker threads have small stacks.
@@ -108,6 +109,8 @@ pub(super) struct Compiler<'a> {
     pub(super) params: Option<&'a Value>,
     pub(super) patterns: Vec<Pattern>,
     pub(super) errors: Vec<CompileError>,
+    /// Whether one evaluation of the policy runs an expression more than once.
+    pub(super) repeated: bool,
 }
 
 impl<'a> Compiler<'a> {
@@ -135,6 +138,7 @@ impl<'a> Compiler<'a> {
             params,
             patterns: Vec::new(),
             errors: Vec::new(),
+            repeated: false,
         })
     }
 
@@ -161,8 +165,10 @@ impl<'a> Compiler<'a> {
             }
         };
         let (mut findings, depth) = check(&expr, &self.names, self.env);
+        findings.extend(unknown_members(&expr));
         if findings.is_empty() {
             let mut rewriter = Rewriter::new(self.params, &mut self.patterns);
+            rewriter.loops = usize::from(self.repeated);
             rewriter.rewrite(&mut expr);
             findings = rewriter.findings;
         }

@@ -3,7 +3,8 @@
 //! - Every operation whose cost depends on data becomes one that takes the meter: ranges of
 //!   comprehensions, `+`, `==`, `in`, copies into lists and maps, and text functions.
 //! - `spec.a.b` becomes one name, resolved in one go.
-//! - `matches` gets its regular expression made once, where the pattern is known.
+//! - `matches`, `find` and `findAll` get their regular expression made once, where the pattern is
+//!   known.
 //!
 //! What an expression means does not change. The places in it are gone afterwards, so checks
 //! come before.
@@ -14,29 +15,14 @@ use regex::Regex;
 use serde_json::Value;
 
 use super::check::Finding;
+use super::functions::{METERED, NAMESPACES};
 use super::language::Pattern;
-use super::scope::{GLOBALS, METER, PATTERN, TREES};
+use super::payments::{call, is_literal, meter, node, pay_for_arguments, wrap};
+use super::scope::{GLOBALS, PATTERN, TREES};
 use super::tree::{nodes, qualified};
 
 /// Units for one round of a comprehension, besides the nodes in its body.
 const ROUND: i64 = 4;
-
-/// Functions whose cost does not depend on data, or that pay themselves.
-const CHEAP: &[&str] = &[
-    "startsWith",
-    "endsWith",
-    "hasValue",
-    "value",
-    "or",
-    "orValue",
-    "type",
-    "dyn",
-    "none",
-];
-
-/// Functions that can make more out of what they read, so that a chain of them grows: they pay
-/// everywhere. The others pay where they run repeatedly: in comprehensions.
-const GROWING: &[&str] = &["quote", "format", "flatten"];
 
 pub(super) struct Rewriter<'a> {
     pub(super) params: Option<&'a Value>,
@@ -45,7 +31,7 @@ pub(super) struct Rewriter<'a> {
     pub(super) findings: Vec<Finding>,
     locals: Vec<String>,
     /// How many comprehensions are around the current node.
-    loops: usize,
+    pub(super) loops: usize,
 }
 
 impl<'a> Rewriter<'a> {
@@ -147,31 +133,25 @@ impl<'a> Rewriter<'a> {
         }
     }
 
-    /// What takes the place of a call, its arguments already rewritten.
+    /// What takes the place of a call, if anything does.
     fn call(&mut self, original: &mut CallExpr) -> Option<CallExpr> {
-        if let Some(target) = original.target.as_deref() {
-            let namespace = qualified(target)
-                .filter(|name| NAMESPACES.contains(&name.as_str()) && !self.is_local(name));
-            if namespace.is_some() {
-                original
-                    .args
-                    .iter_mut()
-                    .for_each(|argument| self.rewrite(argument));
-                self.pay_for_arguments(original, namespace.as_deref() == Some("lists"));
-                return None;
-            }
-        }
-        if original.func_name == "matches" {
-            return self.matches(original);
-        }
-        if let Some(target) = &mut original.target {
+        let namespace = self.namespace(original);
+        if let Some(target) = original
+            .target
+            .as_deref_mut()
+            .filter(|_| namespace.is_none())
+        {
             self.rewrite(target);
         }
         original
             .args
             .iter_mut()
             .for_each(|argument| self.rewrite(argument));
-        match original.func_name.as_str() {
+        let name = match &namespace {
+            Some(namespace) => format!("{namespace}.{}", original.func_name),
+            None => original.func_name.clone(),
+        };
+        match name.as_str() {
             operators::EQUALS if compares_data(original) => Some(metered("@eq", original)),
             operators::NOT_EQUALS if compares_data(original) => Some(metered("@ne", original)),
             operators::IN if !is_list_of_literals(original.args.get(1)) => {
@@ -180,74 +160,34 @@ impl<'a> Rewriter<'a> {
             operators::ADD if adds_data(original) => Some(metered("@add", original)),
             "join" if original.target.is_some() => Some(metered("@join", original)),
             "replace" if original.target.is_some() => Some(metered("@replace", original)),
+            "matches" => self.matches(original),
+            "find" | "findAll" => {
+                if let Some(pattern) = original.args.first_mut() {
+                    self.pattern(pattern);
+                }
+                original.args.push(meter());
+                None
+            }
+            name if METERED.contains(&name) => {
+                original.args.push(meter());
+                None
+            }
             _ => {
-                self.pay_for_arguments(original, false);
+                pay_for_arguments(original, namespace.as_deref(), self.loops > 0);
                 None
             }
         }
     }
 
-    /// A function that stays: what it reads is paid for.
-    fn pay_for_arguments(&self, call: &mut CallExpr, counts: bool) {
-        let function = call.func_name.as_str();
-        let ordering = [
-            operators::LESS,
-            operators::LESS_EQUALS,
-            operators::GREATER,
-            operators::GREATER_EQUALS,
-        ];
-        if ordering.contains(&function) {
-            let (Some(a), Some(b)) = (call.args.first(), call.args.get(1)) else {
-                return;
-            };
-            if self.loops > 0 && !is_literal(a) && !is_literal(b) {
-                call.args
-                    .iter_mut()
-                    .for_each(|argument| wrap(argument, "@read"));
-            }
-            return;
-        }
-        if [operators::OPT_INDEX, operators::OPT_SELECT].contains(&function) && self.loops > 0 {
-            // What they find is copied into an optional.
-            if let Some(container) = call.args.first_mut() {
-                wrap(container, "@copy");
-            }
-            return;
-        }
-        let operator = !function.starts_with(|c: char| c.is_ascii_alphabetic());
-        let sorting = function == "@sortByAssociatedKeys";
-        if operator && !sorting || CHEAP.contains(&function) {
-            return;
-        }
-        let payment = match function {
-            "range" if counts => "@count",
-            "distinct" => "@pairs",
-            "of" | "ofNonZeroValue" => "@copy",
-            "format" => "@readWhole",
-            _ if self.loops > 0 || sorting || GROWING.contains(&function) => "@read",
-            _ => return,
-        };
-        if let Some(target) = call.target.as_deref_mut()
-            && !matches!(&target.expr, Expr::Ident(name) if NAMESPACES.contains(&name.as_str()))
-        {
-            wrap(target, payment);
-        }
-        for argument in &mut call.args {
-            match payment {
-                "@count" => wrap_always(argument, payment),
-                _ => wrap(argument, payment),
-            }
-        }
+    /// What the target of a call is when it only qualifies the function: `math` in `math.abs(x)`.
+    fn namespace(&self, call: &CallExpr) -> Option<String> {
+        let name = qualified(call.target.as_deref()?)?;
+        let qualifies = NAMESPACES.contains(&name.as_str()) && !self.is_local(&name);
+        qualifies.then_some(name)
     }
 
+    /// `text.matches(pattern)` and `matches(text, pattern)`.
     fn matches(&mut self, original: &mut CallExpr) -> Option<CallExpr> {
-        if let Some(target) = &mut original.target {
-            self.rewrite(target);
-        }
-        original
-            .args
-            .iter_mut()
-            .for_each(|argument| self.rewrite(argument));
         let mut operands: Vec<IdedExpr> = original
             .target
             .take()
@@ -259,19 +199,27 @@ impl<'a> Rewriter<'a> {
             original.args = operands;
             return None;
         };
+        if self.pattern(pattern) {
+            if self.loops > 0 {
+                wrap(text, "@read");
+            }
+            return Some(call("@regex", operands));
+        }
+        operands.push(meter());
+        Some(call("@matches", operands))
+    }
+
+    /// Makes the regular expression of a pattern that is known, and says whether there is one.
+    fn pattern(&mut self, pattern: &mut IdedExpr) -> bool {
         let Some(known) = self.known_text(pattern) else {
-            operands.push(meter());
-            return Some(call("@matches", operands));
+            return false;
         };
         match Regex::new(&known) {
             Ok(regex) => {
                 let position = self.patterns.len();
                 self.patterns.push(Pattern(regex));
                 pattern.expr = Expr::Ident(format!("{PATTERN}{position}"));
-                if self.loops > 0 {
-                    wrap(text, "@read");
-                }
-                Some(call("@regex", operands))
+                true
             }
             Err(error) => {
                 let message = format!("not a valid regular expression: {}", last_line(&error));
@@ -279,7 +227,7 @@ impl<'a> Rewriter<'a> {
                     id: pattern.id,
                     message,
                 });
-                None
+                false
             }
         }
     }
@@ -300,8 +248,6 @@ impl<'a> Rewriter<'a> {
     }
 }
 
-const NAMESPACES: &[&str] = &["math", "lists", "strings", "optional"];
-
 /// Whether no field in a chain of selections was quoted with a dot in it.
 fn plain(expr: &IdedExpr) -> bool {
     match &expr.expr {
@@ -314,10 +260,6 @@ fn last_line(error: &regex::Error) -> String {
     let text = error.to_string();
     let line = text.lines().last().unwrap_or_default();
     line.trim_start_matches("error: ").to_owned()
-}
-
-fn is_literal(expr: &IdedExpr) -> bool {
-    matches!(expr.expr, Expr::Literal(_))
 }
 
 fn is_number(expr: &IdedExpr) -> bool {
@@ -354,39 +296,6 @@ fn metered(function: &str, original: &mut CallExpr) -> CallExpr {
     args.append(&mut original.args);
     args.push(meter());
     call(function, args)
-}
-
-fn wrap(expr: &mut IdedExpr, function: &str) {
-    if !is_literal(expr) {
-        wrap_always(expr, function);
-    }
-}
-
-fn wrap_always(expr: &mut IdedExpr, function: &str) {
-    let inner = std::mem::take(expr);
-    *expr = node(call(function, vec![inner, meter()]));
-}
-
-fn node(call: CallExpr) -> IdedExpr {
-    IdedExpr {
-        id: 0,
-        expr: Expr::Call(call),
-    }
-}
-
-fn call(function: &str, args: Vec<IdedExpr>) -> CallExpr {
-    CallExpr {
-        func_name: function.to_owned(),
-        target: None,
-        args,
-    }
-}
-
-fn meter() -> IdedExpr {
-    IdedExpr {
-        id: 0,
-        expr: Expr::Ident(METER.to_owned()),
-    }
 }
 
 fn literal(value: i64) -> IdedExpr {

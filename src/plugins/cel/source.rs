@@ -5,7 +5,7 @@
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer};
-use serde_json::Value;
+use serde_json::{Number, Value};
 
 /// Rules in CEL over the spec under review.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
@@ -60,20 +60,27 @@ pub struct AuditAnnotation {
     pub value_expression: String,
 }
 
-/// One change to the spec: exactly one of `set`, `setDefault`, `mergeMap`, `remove` and
-/// `jsonPatch`.
+/// One change to the spec: exactly one of `set`, `setDefault`, `clamp`, `mergeMap`, `addToSet`,
+/// `remove` and `jsonPatch`. Where the spec is already as the change would leave it, nothing is
+/// written.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Mutation {
-    /// A CEL expression that gives a bool: false leaves the spec as it is.
+    /// A CEL expression that gives a bool: false leaves the spec as it is. With a `*` in the path
+    /// it is asked for each match, which it sees as `element`.
     pub when: Option<String>,
     /// Writes a value, whatever was there.
     pub set: Option<Write>,
     /// Writes a value where there is none, or null.
     pub set_default: Option<Write>,
+    /// Brings a number into a range.
+    pub clamp: Option<Clamp>,
     /// Writes members into an object, over members of the same name.
     pub merge_map: Option<Write>,
-    /// Takes a member away.
+    /// Appends a value, or each of a list of values, to a list that does not hold it yet. A list
+    /// that is absent or null is made.
+    pub add_to_set: Option<Write>,
+    /// Takes a member or the matched elements of a list away.
     pub remove: Option<Remove>,
     /// Any other change.
     pub json_patch: Option<JsonPatch>,
@@ -83,22 +90,84 @@ pub struct Mutation {
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Write {
-    /// A JSON pointer into the spec, for instance `/configuration/max_price`. Parents that are
-    /// absent or null become objects.
+    /// A JSON pointer into the spec, for instance `/configuration/max_price`. A `*` in it stands
+    /// for every element of a list or member of a map that is there:
+    /// `/configuration/groups/*/resources`. Parents that are absent or null become objects.
     pub path: String,
     /// The value itself; may be null.
     #[serde(default, deserialize_with = "present")]
     pub value: Option<Value>,
-    /// A CEL expression that gives the value; `optional.none()` leaves the spec as it is.
+    /// A CEL expression that gives the value; `optional.none()` leaves the spec as it is. With a
+    /// `*` in the path, `element` is what the last `*` matched.
     #[serde(default)]
     pub value_expression: Option<String>,
+}
+
+/// A range to bring a number into: at least one of `min`, `max`, `minExpression` and
+/// `maxExpression`.
+///
+/// What is null, absent or the string `off` has no limit: with `max` it becomes `max`. Where the
+/// object around it is itself null or absent, there is nothing to clamp. An object of `min` and
+/// `max`, as dstack sends counts and sizes, is brought into the range at both ends, a `target`
+/// beside them too.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Clamp {
+    /// A JSON pointer to a number or a range, for instance `/configuration/max_duration`. A `*` in
+    /// it stands for every element of a list or member of a map that is there:
+    /// `/configuration/groups/*/replicas`.
+    pub path: String,
+    /// The least number allowed.
+    #[serde(default)]
+    pub min: Option<Number>,
+    /// The greatest number allowed.
+    #[serde(default)]
+    pub max: Option<Number>,
+    /// A CEL expression that gives the least number allowed; null or `optional.none()` is no limit.
+    #[serde(default)]
+    pub min_expression: Option<String>,
+    /// A CEL expression that gives the greatest number allowed; null or `optional.none()` is no
+    /// limit.
+    #[serde(default)]
+    pub max_expression: Option<String>,
+    /// What a negative number says. dstack takes a negative `idle_duration` for no limit.
+    #[serde(default)]
+    pub negative: Negative,
+    /// What it says that the value is absent or null. It is no limit for prices and durations; a
+    /// count that is not set, such as `nodes`, is better kept.
+    #[serde(default)]
+    pub unset: Unset,
+}
+
+/// What a negative number says.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum Negative {
+    /// That number.
+    #[default]
+    Number,
+    /// No limit: with `max` it becomes `max`, and `min` lets it be.
+    Unlimited,
+}
+
+/// What it says that a value is absent or null.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum Unset {
+    /// No limit: with `max` it becomes `max`.
+    #[default]
+    Unlimited,
+    /// Nothing that has to be brought into a range: it stays as it is.
+    Keep,
 }
 
 /// What to take away.
 #[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Remove {
-    /// A JSON pointer into the spec. Nothing there is no fault.
+    /// A JSON pointer into the spec. Nothing there is no fault. A `*` in it stands for every
+    /// element of a list or member of a map: `/configuration/volumes/*` with a `when` about
+    /// `element` removes some of them.
     pub path: String,
 }
 
@@ -121,6 +190,22 @@ pub struct Condition {
     pub name: Option<String>,
     /// A CEL expression that gives a bool: false skips the plugin.
     pub expression: String,
+}
+
+impl Mutation {
+    /// The path of what it changes; a mutation that is none, or several at once, has none or several.
+    pub(super) fn paths(&self) -> impl Iterator<Item = &str> {
+        let writes = [
+            &self.set,
+            &self.set_default,
+            &self.merge_map,
+            &self.add_to_set,
+        ];
+        let writes = writes.into_iter().flatten().map(|write| &write.path);
+        let clamp = self.clamp.iter().map(|clamp| &clamp.path);
+        let remove = self.remove.iter().map(|remove| &remove.path);
+        writes.chain(clamp).chain(remove).map(String::as_str)
+    }
 }
 
 /// Tells `value: null`, which is a value, from no `value`.

@@ -3,6 +3,7 @@
 mod budget;
 mod compile;
 mod expressions;
+mod functions;
 mod mutations;
 mod outcomes;
 

@@ -3,6 +3,7 @@
 //! Each is made only where it changes something. Plain functions over JSON: no expression is
 //! evaluated here.
 
+use json_patch::jsonptr::index::Index;
 use json_patch::jsonptr::{Pointer, PointerBuf, Token};
 use json_patch::{AddOperation, PatchOperation, RemoveOperation, ReplaceOperation};
 use serde_json::{Map, Value};
@@ -22,20 +23,18 @@ pub(super) fn set(
         let child = child(parent, &token);
         match (parent, child) {
             (_, Some(there)) if last && same_json(there, &value) => return Ok(None),
-            (Value::Array(_), Some(_)) if last => {
-                let path = place;
-                return Ok(Some(PatchOperation::Replace(ReplaceOperation {
-                    path,
-                    value,
-                })));
-            }
+            (Value::Array(_), Some(_)) if last => return Ok(Some(replace(place, value))),
             (Value::Object(_), _) if last => return Ok(Some(add(place, value))),
             (Value::Object(_), None | Some(Value::Null)) => {
                 let value = nested(tokens, value, &place)?;
                 return Ok(Some(add(place, value)));
             }
+            (Value::Array(_), Some(Value::Null)) => {
+                let value = nested(tokens, value, &place)?;
+                return Ok(Some(replace(place, value)));
+            }
             (Value::Object(_) | Value::Array(_), Some(there)) => parent = there,
-            (Value::Array(items), None) if last && appends(&token, items.len()) => {
+            (Value::Array(items), None) if last && token.to_index() == Ok(items.len().into()) => {
                 return Ok(Some(add(place, value)));
             }
             (Value::Array(_), None) => {
@@ -59,11 +58,11 @@ fn nested<'t>(
 ) -> Result<Value, String> {
     let tokens: Vec<Token<'t>> = tokens.collect();
     tokens.into_iter().rev().try_fold(value, |value, token| {
-        let key = token.decoded().into_owned();
         // A number names an element of a list, and a list cannot be made up.
-        if key == "-" || key.parse::<usize>().is_ok() {
-            return Err(format!("{place} is not set, so it has no element {key}"));
+        if let Ok(index) = token.to_index() {
+            return Err(format!("{place} is not set, so it has no element {index}"));
         }
+        let key = token.decoded().into_owned();
         Ok(Value::Object(Map::from_iter([(key, value)])))
     })
 }
@@ -71,16 +70,15 @@ fn nested<'t>(
 fn child<'a>(parent: &'a Value, token: &Token<'_>) -> Option<&'a Value> {
     match parent {
         Value::Object(members) => members.get(token.decoded().as_ref()),
-        Value::Array(items) => items.get(token.decoded().parse::<usize>().ok()?),
+        Value::Array(items) => match token.to_index() {
+            Ok(Index::Num(index)) => items.get(index),
+            _ => None,
+        },
         _ => None,
     }
 }
 
-fn appends(token: &Token<'_>, len: usize) -> bool {
-    let token = token.decoded();
-    token == "-" || token.parse() == Ok(len)
-}
-
+/// Writes members into the object at `path`: one operation for each that is not there already.
 pub(super) fn merge(
     spec: &Value,
     path: &Pointer,
@@ -105,12 +103,48 @@ pub(super) fn merge(
     }
 }
 
+/// Appends to the list at `path` those of `values` that it does not hold.
+pub(super) fn add_to_set(
+    spec: &Value,
+    path: &Pointer,
+    values: Vec<Value>,
+) -> Result<Vec<PatchOperation>, String> {
+    let there = match path.resolve(spec) {
+        Ok(Value::Array(items)) => Some(items),
+        Ok(Value::Null) | Err(_) => None,
+        Ok(other) => {
+            let kind = json_type(other);
+            return Err(format!("{path} is {kind}, so nothing can be added to it"));
+        }
+    };
+    let mut missing: Vec<Value> = Vec::new();
+    for value in values {
+        let mut held = there.into_iter().flatten().chain(&missing);
+        if !held.any(|held| same_json(held, &value)) {
+            missing.push(value);
+        }
+    }
+    if there.is_some() {
+        let end = path.with_trailing_token("-");
+        return Ok(missing
+            .into_iter()
+            .map(|value| add(end.clone(), value))
+            .collect());
+    }
+    match missing.is_empty() {
+        true => Ok(Vec::new()),
+        false => set(spec, path, Value::Array(missing)).map(Vec::from_iter),
+    }
+}
+
+/// Takes what is at `path` away, if anything is.
 pub(super) fn remove(spec: &Value, path: &Pointer) -> Vec<PatchOperation> {
     let path = path.to_buf();
     let there = path.resolve(spec).is_ok();
     Vec::from_iter(there.then_some(PatchOperation::Remove(RemoveOperation { path })))
 }
 
+/// Whether an operation of RFC 6902 would leave the spec as it is.
 pub(super) fn changes_nothing(operation: &PatchOperation, spec: &Value) -> bool {
     let (path, value) = match operation {
         PatchOperation::Add(add) => (&add.path, &add.value),
@@ -131,6 +165,10 @@ fn add(path: PointerBuf, value: Value) -> PatchOperation {
     PatchOperation::Add(AddOperation { path, value })
 }
 
+fn replace(path: PointerBuf, value: Value) -> PatchOperation {
+    PatchOperation::Replace(ReplaceOperation { path, value })
+}
+
 /// Whether two JSON values say the same, 2 and 2.0 included.
 fn same_json(a: &Value, b: &Value) -> bool {
     match (a, b) {
@@ -149,7 +187,8 @@ fn same_json(a: &Value, b: &Value) -> bool {
     }
 }
 
-fn json_type(value: &Value) -> &'static str {
+/// A JSON type as a person calls it.
+pub(super) fn json_type(value: &Value) -> &'static str {
     match value {
         Value::Null => "null",
         Value::Bool(_) => "a bool",

@@ -41,8 +41,13 @@ def merged(path: str, value: Mapping[str, str]) -> dict[str, Any]:
 
 def denial(noun: str, *reasons: str) -> re.Pattern[str]:
     """The whole text a user reads when these reasons deny; the decision's id is the group `id`."""
+    return denial_like(noun, *map(re.escape, reasons))
+
+
+def denial_like(noun: str, *reasons: str) -> re.Pattern[str]:
+    """The same, each reason a regular expression."""
     count = "1 policy denies" if len(reasons) == 1 else f"{len(reasons)} policies deny"
-    lines = "".join(f"\n- {reason}" for reason in map(re.escape, reasons))
+    lines = "".join(f"\n- {reason}" for reason in reasons)
     return re.compile(rf"Apply request rejected: {count} this {noun} \(decision (?P<id>{ULID})\):{lines}")
 
 

@@ -143,38 +143,62 @@ class DstackServer(Process):
         except requests.RequestException:
             return False
 
-    def call(self, path: str, body: Mapping[str, Any]) -> Answer:
-        """One call of the server's API as the administrator."""
+    def call(self, path: str, body: Mapping[str, Any], token: str | None = None) -> Answer:
+        """One call of the server's API, as the administrator unless another user's token is given."""
         answer = requests.post(
             f"{self.url}{path}",
             json=body,
-            headers={"Authorization": f"Bearer {self.token}"},
+            headers={"Authorization": f"Bearer {token or self.token}"},
             timeout=CALL_WITHIN,
         )
         return Answer(answer.status_code, answer.text)
 
-    def plan(self, configuration: Mapping[str, Any], project: str | None = None) -> Answer:
+    def member(self, name: str) -> str:
+        """The token of a user who may do everything in every project of the server, made unless there is one."""
+        # A user who is there already is refused, and then the next call finds them.
+        self.call("/api/users/create", {"username": name, "global_role": "user", "email": None})
+        for project in SERVER_CONFIGURATION["projects"]:
+            member = {"username": name, "project_role": "admin"}
+            self.call(f"/api/projects/{project['name']}/add_members", {"members": [member]})
+        return self.call("/api/users/get_user", {"username": name}).body["creds"]["token"]
+
+    def plan(
+        self, configuration: Mapping[str, Any], project: str | None = None, parts: Mapping[str, Any] | None = None
+    ) -> Answer:
         """Asks for what `dstack apply` asks for before it prompts: a plan, or a new volume or gateway
         where this version has no plan for it."""
+        if configuration["type"] == "volume" or self.creates_gateways_unplanned(configuration):
+            configuration = named_anew(configuration)
+        return self.submit(configuration, project=project, parts=parts)
+
+    def submit(
+        self,
+        configuration: Mapping[str, Any],
+        project: str | None = None,
+        parts: Mapping[str, Any] | None = None,
+        token: str | None = None,
+    ) -> Answer:
+        """What `plan` asks, under the very name of the configuration; `parts` add to the spec around it, or
+        replace what the command line would say there."""
         kind = configuration["type"]
         at = f"/api/project/{project or ('cloud' if kind == 'gateway' else PROJECT)}"
-        if kind == "fleet":
-            return self.call(f"{at}/fleets/get_plan", {"spec": _fleet_spec(configuration)})
-        if kind == "volume":
-            return self.call(f"{at}/volumes/create", {"configuration": _named_anew(configuration)})
-        if kind == "gateway" and self.version.startswith("0.19."):
-            return self.call(f"{at}/gateways/create", {"configuration": _named_anew(configuration)})
-        if kind == "gateway":
-            spec = {"configuration": configuration, "configuration_path": "gateway.dstack.yml"}
-            return self.call(f"{at}/gateways/get_plan", {"spec": spec})
-        return self.call(f"{at}/runs/get_plan", {"run_spec": run_spec(configuration)})
+        if kind == "volume" or self.creates_gateways_unplanned(configuration):
+            return self.call(f"{at}/{kind}s/create", {"configuration": configuration}, token)
+        if kind in ("fleet", "gateway"):
+            return self.call(f"{at}/{kind}s/get_plan", {"spec": spec(configuration, parts)}, token)
+        return self.call(f"{at}/runs/get_plan", {"run_spec": spec(configuration, parts)}, token)
 
-    def apply(self, configuration: Mapping[str, Any]) -> Answer:
+    def creates_gateways_unplanned(self, configuration: Mapping[str, Any]) -> bool:
+        """Whether this is a gateway of a version that creates gateways without a plan."""
+        return configuration["type"] == "gateway" and self.version.startswith("0.19.")
+
+    def apply(self, configuration: Mapping[str, Any], parts: Mapping[str, Any] | None = None) -> Answer:
         """Submits a run or a fleet, as `dstack apply` does once the user has agreed to the plan."""
         at = f"/api/project/{PROJECT}"
+        sent = spec(configuration, parts)
         if configuration["type"] == "fleet":
-            return self.call(f"{at}/fleets/apply", {"plan": {"spec": _fleet_spec(configuration)}, "force": False})
-        return self.call(f"{at}/runs/apply", {"plan": {"run_spec": run_spec(configuration)}, "force": False})
+            return self.call(f"{at}/fleets/apply", {"plan": {"spec": sent}, "force": False})
+        return self.call(f"{at}/runs/apply", {"plan": {"run_spec": sent}, "force": False})
 
     def command_line(self) -> dict[str, str]:
         """The environment in which this version's `dstack` command talks to this server."""
@@ -194,15 +218,21 @@ def load(name: str) -> dict[str, Any]:
     return configuration
 
 
-def run_spec(configuration: Mapping[str, Any]) -> dict[str, Any]:
-    """A run spec around a configuration, as the command line builds it."""
-    return {
-        "run_name": configuration.get("name"),
-        "configuration_path": ".dstack.yml",
-        "configuration": configuration,
-        "profile": {"name": "default"},
-        "ssh_key_pub": "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIExample",
-    }
+def spec(configuration: Mapping[str, Any], parts: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """A spec around a configuration, as the command line builds it, `parts` in place of its own."""
+    kind = configuration["type"]
+    built: dict[str, Any] = {"configuration": configuration}
+    if kind in ("fleet", "gateway"):
+        built["configuration_path"] = f"{kind}.dstack.yml"
+    else:
+        built |= {
+            "run_name": configuration.get("name"),
+            "configuration_path": ".dstack.yml",
+            "ssh_key_pub": "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIExample",
+        }
+    if kind != "gateway":
+        built["profile"] = {"name": "default"}
+    return built | dict(parts or {})
 
 
 def _new_ssh_key() -> dict[str, str]:
@@ -213,10 +243,6 @@ def _new_ssh_key() -> dict[str, str]:
     return {"private": private.decode(), "public": public.decode()}
 
 
-def _fleet_spec(configuration: Mapping[str, Any]) -> dict[str, Any]:
-    return {"configuration": configuration, "configuration_path": "fleet.dstack.yml", "profile": {"name": "default"}}
-
-
-def _named_anew(configuration: Mapping[str, Any]) -> dict[str, Any]:
-    # What is really created cannot be created twice under one name.
+def named_anew(configuration: Mapping[str, Any]) -> dict[str, Any]:
+    """The configuration under a name of its own: what is really created cannot be created twice under one."""
     return {**configuration, "name": f"{configuration['name']}-{uuid.uuid4().hex[:8]}"}

@@ -60,7 +60,7 @@ fn spec() -> Value {
 #[case::equality_within_a_loop("spec.many.all(x, spec.long == spec.other)")]
 #[case::order_within_a_loop("spec.many.all(x, spec.long <= spec.other)")]
 #[case::text_within_a_loop("spec.texts.all(x, !spec.long.contains(x))")]
-#[case::patterns_within_a_loop("spec.texts.all(x, !name.matches(x))")]
+#[case::patterns_within_a_loop("spec.texts.all(x, !project.matches(x))")]
 #[case::one_pattern_on_long_text("spec.many.all(x, !spec.long.matches('a+b'))")]
 #[case::deep_equality_within_a_loop("spec.many.all(x, spec.map == {'a': [spec.many, spec.many]})")]
 #[case::sorting_within_a_loop("spec.many.all(x, spec.texts.sort().size() > 0)")]
@@ -149,7 +149,7 @@ fn a_denial_stands_beside_a_rule_that_was_stopped() {
 #[test]
 fn a_value_that_is_too_large_to_write_is_stopped() {
     let policy = policy(json!({"mutations": [
-        {"set": {"path": "/x", "valueExpression": "spec.texts.map(t, spec.long)"}},
+        {"set": {"path": "/merged_profile/x", "valueExpression": "spec.texts.map(t, spec.long)"}},
     ]}));
     let fault = outcome(&policy, &spec(), Phase::Mutating).unwrap_err();
     assert_eq!(fault.kind, FaultKind::Budget);
@@ -169,7 +169,9 @@ fn copies_of_copies_are_stopped() {
 #[test]
 fn mutations_and_conditions_have_a_budget_too() {
     let endless = "spec.many.all(a, spec.many.all(b, true))";
-    let mutation = policy(json!({"mutations": [{"when": endless, "remove": {"path": "/many"}}]}));
+    let mutation = policy(
+        json!({"mutations": [{"when": endless, "remove": {"path": "/configuration/commands"}}]}),
+    );
     let fault = outcome(&mutation, &spec(), Phase::Mutating).unwrap_err();
     assert_eq!(fault.kind, FaultKind::Budget);
 

@@ -25,6 +25,19 @@ fn message(expression: &str) -> String {
 #[case("[1].all(item, itm > 0)", "unknown name `itm` (did you mean `item`?)")]
 #[case("[1].all(x, x > 0) && x > 0", "unknown name `x`\n")]
 #[case(
+    "effective.gpu.max <= 8",
+    "`effective` has no `gpu` (did you mean `gpus`?)"
+)]
+#[case(
+    "effective.groups.all(g, g.gpus.maximum <= 8)",
+    "`g.gpus` has no `maximum`"
+)]
+#[case("effective.groups[0].nodes.mx == 1", "there is no member `mx`")]
+#[case(
+    "effective.exposure != null && effective.exposure.httpz == 'always'",
+    "`effective.exposure` has no `httpz` (did you mean `https`?)"
+)]
+#[case(
     "efective.gpus.max <= 8",
     "unknown name `efective` (did you mean `effective`?)"
 )]
@@ -89,11 +102,11 @@ fn all_errors_come_at_once_each_with_its_key() {
         "auditAnnotations": [{"key": "", "valueExpression": "oops"}],
         "mutations": [
             {"set": {"path": "configuration", "value": 1}},
-            {"set": {"path": "/a"}},
-            {"set": {"path": "/a", "value": 1, "valueExpression": "1"}},
-            {"when": "wehn", "mergeMap": {"path": "/a", "value": 1}},
+            {"set": {"path": "/profile"}},
+            {"set": {"path": "/profile", "value": 1, "valueExpression": "1"}},
+            {"when": "wehn", "mergeMap": {"path": "/profile", "value": 1}},
             {"remove": {"path": ""}},
-            {"remove": {"path": "/a"}, "jsonPatch": {"expression": "[]"}},
+            {"remove": {"path": "/profile"}, "jsonPatch": {"expression": "[]"}},
             {},
             {"jsonPatch": {"expression": "("}},
         ],

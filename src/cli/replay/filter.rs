@@ -1,0 +1,142 @@
+//! Which of the recorded reviews are replayed, as the command line says.
+
+use std::time::SystemTime;
+
+use crate::admission::chain::Globs;
+use crate::admission::review::Kind;
+use crate::cli::ReplayArguments;
+use crate::config::units::Period;
+
+/// What a review must be like. What is not given takes all.
+pub struct Filter {
+    since: Option<SystemTime>,
+    until: Option<SystemTime>,
+    kinds: Vec<Kind>,
+    projects: Globs,
+    users: Globs,
+}
+
+impl Filter {
+    /// # Errors
+    /// The first pattern that is no glob.
+    pub fn new(arguments: &ReplayArguments) -> Result<Self, String> {
+        Ok(Self {
+            since: arguments.since,
+            until: arguments.until,
+            kinds: arguments.kinds.iter().copied().map(Kind::from).collect(),
+            projects: Globs::parse(&arguments.projects)?,
+            users: Globs::parse(&arguments.users)?,
+        })
+    }
+
+    /// Whether a review is wanted. `since` is the first moment that counts, `until` the first that
+    /// does not.
+    pub fn takes(&self, kind: Kind, project: &str, user: &str, received: SystemTime) -> bool {
+        self.since.is_none_or(|since| received >= since)
+            && self.until.is_none_or(|until| received < until)
+            && (self.kinds.is_empty() || self.kinds.contains(&kind))
+            && self.projects.cover(project)
+            && self.users.cover(user)
+    }
+}
+
+/// Reads a moment: an RFC 3339 timestamp in UTC, a date, or how long ago, such as `7d`.
+///
+/// # Errors
+/// In words, when the text is none of these.
+pub fn moment(text: &str) -> Result<SystemTime, String> {
+    before(text, SystemTime::now())
+}
+
+fn before(text: &str, now: SystemTime) -> Result<SystemTime, String> {
+    if let Ok(moment) = humantime::parse_rfc3339(text) {
+        return Ok(moment);
+    }
+    if let Ok(midnight) = humantime::parse_rfc3339(&format!("{text}T00:00:00Z")) {
+        return Ok(midnight);
+    }
+    let ago = Period::parse(text).ok();
+    ago.and_then(|Period(ago)| now.checked_sub(ago))
+        .ok_or_else(|| {
+            "write a time in UTC like `2026-10-01T12:00:00Z` or `2026-10-01`, or how long ago like `7d`"
+                .to_owned()
+        })
+}
+
+/// Reads one pattern of a list.
+///
+/// # Errors
+/// In words, when it is no glob.
+pub fn pattern(text: &str) -> Result<String, String> {
+    Globs::parse(&[text]).map(|_| text.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use rstest::rstest;
+
+    use super::*;
+
+    fn at(text: &str) -> SystemTime {
+        humantime::parse_rfc3339(text).unwrap()
+    }
+
+    #[rstest]
+    #[case("2026-10-01T12:00:00Z", "2026-10-01T12:00:00Z")]
+    #[case("2026-10-01", "2026-10-01T00:00:00Z")]
+    #[case("7d", "2026-10-01T08:30:00Z")]
+    #[case("1h30m", "2026-10-08T07:00:00Z")]
+    #[case("0s", "2026-10-08T08:30:00Z")]
+    fn a_moment_is_a_time_or_how_long_ago(#[case] text: &str, #[case] moment: &str) {
+        assert_eq!(before(text, at("2026-10-08T08:30:00Z")), Ok(at(moment)));
+    }
+
+    #[rstest]
+    #[case("yesterday")]
+    #[case("2026-10-01T12:00:00+02:00")]
+    #[case("2026-13-01")]
+    #[case("-7d")]
+    #[case("")]
+    fn other_moments_are_refused_with_the_accepted_forms(#[case] text: &str) {
+        let error = before(text, SystemTime::now()).unwrap_err();
+        assert!(
+            error.contains("2026-10-01T12:00:00Z") && error.contains("7d"),
+            "{error}"
+        );
+    }
+
+    #[rstest]
+    #[case::inside(Kind::Run, "team-a", "alice", 0, true)]
+    #[case::last_moment(Kind::Run, "team-a", "alice", 59, true)]
+    #[case::too_late(Kind::Run, "team-a", "alice", 60, false)]
+    #[case::too_early(Kind::Run, "team-a", "alice", -1, false)]
+    #[case::other_kind(Kind::Fleet, "team-a", "alice", 0, false)]
+    #[case::other_project(Kind::Run, "main", "alice", 0, false)]
+    #[case::excluded_project(Kind::Run, "team-x", "alice", 0, false)]
+    #[case::other_user(Kind::Run, "team-a", "bob", 0, false)]
+    fn all_that_is_given_must_hold(
+        #[case] kind: Kind,
+        #[case] project: &str,
+        #[case] user: &str,
+        #[case] seconds: i64,
+        #[case] taken: bool,
+    ) {
+        let since = at("2026-10-01T12:00:00Z");
+        let filter = Filter {
+            since: Some(since),
+            until: Some(since + Duration::from_secs(60)),
+            kinds: vec![Kind::Run, Kind::Volume],
+            projects: Globs::parse(&["team-*", "!team-x"]).unwrap(),
+            users: Globs::parse(&["a*"]).unwrap(),
+        };
+        let offset = Duration::from_secs(seconds.unsigned_abs());
+        let received = if seconds < 0 {
+            since - offset
+        } else {
+            since + offset
+        };
+        assert_eq!(filter.takes(kind, project, user, received), taken);
+    }
+}

@@ -1,0 +1,76 @@
+//! What every file of the library keeps to. What each policy does, its own suite says.
+
+use std::fs;
+use std::path::Path;
+
+use super::*;
+
+#[test]
+fn every_file_is_listed_and_has_tests() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/plugins/library");
+    let mut policies = Vec::new();
+    let mut suites = Vec::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        match name.strip_suffix(".test.yaml") {
+            Some(suite) => suites.push(suite.to_owned()),
+            None => policies.extend(name.strip_suffix(".yaml").map(str::to_owned)),
+        }
+    }
+    policies.sort();
+    suites.sort();
+    let mut listed: Vec<_> = names().collect();
+    listed.sort_unstable();
+    assert_eq!(policies, listed);
+    assert_eq!(suites, listed);
+}
+
+#[test]
+fn every_file_is_a_definition_of_the_name_it_has() {
+    for (name, text) in FILES {
+        let definition: Definition = serde_yaml::from_str(text).unwrap();
+        assert_eq!(definition.name, *name);
+        assert!(!definition.kinds.is_empty(), "{name}");
+        assert!(definition.summary.ends_with('.'), "{name}");
+        assert!(definition.description.trim_end().ends_with('.'), "{name}");
+    }
+}
+
+#[test]
+fn every_example_fits_its_parameters_and_compiles() {
+    for definition in all() {
+        let name = &definition.name;
+        let validator = jsonschema::validator_for(&definition.parameters).unwrap();
+        let example = Value::Object(definition.example.clone());
+        assert!(validator.is_valid(&example), "{name}");
+        let built_in = definition.with(&definition.example);
+        assert!(built_in.is_ok(), "{name}: {:#?}", built_in.err());
+    }
+}
+
+#[test]
+fn every_parameter_says_what_it_is_and_what_it_is_without_being_given() {
+    for definition in all() {
+        let name = &definition.name;
+        let parameters = &definition.parameters;
+        assert_eq!(parameters["additionalProperties"], false, "{name}");
+        for (parameter, schema) in definition.properties() {
+            let description = schema["description"].as_str().unwrap();
+            assert!(description.ends_with('.'), "{name}: {parameter}");
+            let otherwise = schema.get("default").is_some()
+                || definition.requires(parameter)
+                || description.contains("Without it");
+            assert!(otherwise, "{name}: {parameter}");
+        }
+    }
+}
+
+#[test]
+fn every_denial_has_words() {
+    for definition in all() {
+        for validation in &definition.cel.validations {
+            let words = validation.message.is_some() || validation.message_expression.is_some();
+            assert!(words, "{}: {}", definition.name, validation.expression);
+        }
+    }
+}

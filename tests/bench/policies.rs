@@ -1,0 +1,86 @@
+//! What one review costs in rules: `effective`, and all built-in policies together, on a spec of
+//! median size. The reference is a fixed amount of arithmetic, so that figures of two machines
+//! compare.
+
+#![allow(clippy::unwrap_used, reason = "a benchmark stops at the first error")]
+
+use std::fs;
+use std::hint::black_box;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use bytes::Bytes;
+use criterion::{Criterion, criterion_group, criterion_main};
+use dstack_admission::admission::effective::effective;
+use dstack_admission::admission::review::{Kind, Review};
+use dstack_admission::config::{self, resolve};
+use dstack_admission::engine::Engine;
+use dstack_admission::protocol::dstack::decode_request;
+use tokio::time::Instant;
+
+const SPEC: &str = "tests/specs/0.22.5/service.json";
+const CHAIN: &str = "tests/bench/library.yaml";
+
+fn read(path: &str) -> String {
+    fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap()
+}
+
+fn review() -> Review {
+    let request = decode_request(&Bytes::from(read(SPEC))).unwrap();
+    Review {
+        id: "01JD4X0000000000000000000".to_owned(),
+        kind: Kind::Run,
+        user: request.user,
+        project: request.project,
+        received: SystemTime::now(),
+        headers: Vec::new(),
+        spec: request.spec,
+    }
+}
+
+/// 100,000 rounds of a linear congruential generator.
+fn reference(c: &mut Criterion) {
+    c.bench_function("reference", |b| {
+        b.iter(|| {
+            (0..100_000_u64).fold(black_box(1_u64), |x, _| {
+                x.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1)
+            })
+        });
+    });
+}
+
+fn what_a_spec_asks_for(c: &mut Criterion) {
+    let review = review();
+    c.bench_function("effective", |b| {
+        b.iter(|| effective(Kind::Run, black_box(review.spec.value())));
+    });
+}
+
+fn the_library(c: &mut Criterion) {
+    let loaded = config::parse(&read(CHAIN), CHAIN);
+    let settings = loaded
+        .then(|loaded| resolve::resolve(loaded, SystemTime::now()))
+        .map_err(|problems| problems.to_string())
+        .unwrap();
+    let none = Engine::new(Default::default(), settings.deadline);
+    let engine = Engine::new(settings.chain, settings.deadline);
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .build()
+        .unwrap();
+    let review = Arc::new(review());
+    let mut group = c.benchmark_group("review");
+    for (name, engine) in [("no plugin", &none), ("every built-in policy", &engine)] {
+        group.bench_function(name, |b| {
+            b.iter(|| {
+                let review = Arc::clone(&review);
+                runtime.block_on(engine.decide(review, Instant::now()))
+            });
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(benches, reference, what_a_spec_asks_for, the_library);
+criterion_main!(benches);
