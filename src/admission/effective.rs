@@ -175,7 +175,8 @@ pub struct Gpus<'s> {
     pub max: i64,
     /// Whether the spec says anything about GPUs.
     pub named: bool,
-    /// What brings GPUs that the spec does not name: `instance_types` or `reservation`.
+    /// What brings GPUs that the spec does not name: `reservation`, or `instance_types` that the user
+    /// chose. Those that a plugin set bring none.
     pub brought_by: Option<&'s str>,
     /// Names in lower case, as dstack compares them. Null: any.
     pub names: Option<Vec<String>>,
@@ -284,15 +285,18 @@ pub struct Gateway<'s> {
     pub replicas: i64,
 }
 
-/// What a spec really asks for, as a JSON object of the shape of [`Effective`].
-pub fn effective(kind: Kind, spec: &Value) -> Value {
+/// What a spec that came as `original` really asks for, as a JSON object of the shape of
+/// [`Effective`].
+pub fn effective(kind: Kind, original: &Value, spec: &Value) -> Value {
     // A value made of texts, numbers, lists and maps always is JSON.
-    serde_json::to_value(Effective::of(kind, spec)).unwrap_or_default()
+    serde_json::to_value(Effective::of(kind, original, spec)).unwrap_or_default()
 }
 
 impl<'s> Effective<'s> {
-    pub fn of(kind: Kind, spec: &'s Value) -> Self {
-        let fields = Fields::of(spec);
+    /// What a spec asks for that came as `original`. Of that it matters who chose the instance
+    /// types: the user, for what comes with them, or a plugin, which knows what it allows.
+    pub fn of(kind: Kind, original: &'s Value, spec: &'s Value) -> Self {
+        let fields = Fields::of(original, spec);
         let common = Self {
             r#type: text(fields.configuration, "type").unwrap_or(kind.as_str()),
             tags: fields.merged("tags").and_then(Value::as_object),

@@ -85,7 +85,8 @@ impl<'c, P> Run<'c, P> {
     }
 
     fn start(chain: &'c Chain<P>, mode: Mode, review: Arc<Review>, spec: Arc<Value>) -> Self {
-        let spec = Arc::new(Revision::new(review.kind, spec));
+        let original = Arc::clone(review.spec.value());
+        let spec = Arc::new(Revision::new(review.kind, original, spec));
         let left = vec![None; chain.members().len()];
         Self {
             chain,

@@ -19,7 +19,7 @@ use dstack_admission::engine::Engine;
 use dstack_admission::protocol::dstack::decode_request;
 use tokio::time::Instant;
 
-const SPEC: &str = "tests/specs/0.22.5/service.json";
+const SPEC: &str = "tests/specs/0.22.5/plain-service-full.json";
 const CHAIN: &str = "tests/bench/library.yaml";
 
 fn read(path: &str) -> String {
@@ -53,7 +53,10 @@ fn reference(c: &mut Criterion) {
 fn what_a_spec_asks_for(c: &mut Criterion) {
     let review = review();
     c.bench_function("effective", |b| {
-        b.iter(|| effective(Kind::Run, black_box(review.spec.value())));
+        b.iter(|| {
+            let spec = black_box(review.spec.value());
+            effective(Kind::Run, spec, spec)
+        });
     });
 }
 

@@ -110,11 +110,7 @@ impl<'s> ConfigurationPart<'s> {
         let reservation = either("reservation").or_else(|| fields.merged_text("reservation"));
         let spot_policy = either("spot_policy").or_else(|| fields.merged_text("spot_policy"));
         let resources = Resources::of(self.value, &self.path);
-        let brought_by = match reservation {
-            _ if fields.merged("instance_types").is_some() => Some("instance_types"),
-            Some(_) => Some("reservation"),
-            None => None,
-        };
+        let brought_by = fields.brings_gpus(reservation);
         Group {
             name: text(self.value, "name").filter(|_| !std::ptr::eq(self.value, self.top)),
             nodes,

@@ -5,6 +5,10 @@ use serde_json::{Value, json};
 
 use super::*;
 
+fn effective(kind: Kind, spec: &Value) -> Value {
+    super::effective(kind, spec, spec)
+}
+
 fn run(configuration: Value) -> Value {
     run_with(configuration, Value::Null)
 }
@@ -292,4 +296,13 @@ fn what_is_no_spec_at_all_asks_for_nothing_and_harms_nothing() {
             assert!(effective(kind, &spec).is_object(), "{kind} {spec}");
         }
     }
+}
+
+#[test]
+fn instance_types_that_a_plugin_set_bring_no_gpus() {
+    let original = json!({"configuration": {"type": "task"}});
+    let narrowed = json!({"configuration": {"type": "task", "instance_types": ["g5.xlarge"]}});
+    let of = |original| super::effective(Kind::Run, original, &narrowed)["gpus"]["max"].clone();
+    assert_eq!(of(&original), 0);
+    assert_eq!(of(&narrowed), UNLIMITED);
 }
