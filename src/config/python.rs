@@ -125,9 +125,37 @@ fn is_executable(path: &Path) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::time::SystemTime;
+
     use rstest::rstest;
 
     use super::*;
+    use crate::config::{self, resolve::resolve};
+
+    /// What is wrong, or warned of, with a plugin whose section has these lines.
+    fn said(section: &str) -> Vec<String> {
+        let text = format!(
+            "apiVersion: dstack-admission/v1\nkind: AdmissionConfiguration\ntls: off\n\
+             plugins: [{{name: p, python: {{interpreter: /bin/sh, {section}}}}}]\n"
+        );
+        let parsed = config::parse(&text, "a.yaml");
+        match parsed.then(|loaded| resolve(loaded, SystemTime::UNIX_EPOCH)) {
+            Ok(settings) => settings.warnings.iter().map(ToString::to_string).collect(),
+            Err(problems) => problems.iter().map(ToString::to_string).collect(),
+        }
+    }
+
+    #[rstest]
+    #[case::good("plugin: a, workers: 4, recycleAfter: 100, memoryLimit: 1GiB, env: [PATH]", &[])]
+    #[case::no_name("plugin: \"\"", &["plugin: name an entry point of the group `dstack.plugins`"])]
+    #[case::no_workers("plugin: a, workers: 0", &["workers: must be at least 1"])]
+    #[case::unset("plugin: a, env: [NOT_SET]", &["env[0]: the environment variable `NOT_SET` is not set"])]
+    #[case::value("plugin: a, env: [A=1]", &["env[0]: write the name of an environment variable; its value is inherited"])]
+    #[case::requirement("plugin: a, install: [a==1, /nowhere.whl]", &["install[1]: /nowhere.whl: No such file or directory (os error 2)"])]
+    fn what_is_wrong_stands_at_its_place(#[case] section: &str, #[case] expected: &[&str]) {
+        let at = |line: &&str| format!("a.yaml:4: plugins[0].python.{line}");
+        assert_eq!(said(section), Vec::from_iter(expected.iter().map(at)));
+    }
 
     #[rstest]
     #[case::name("sh")]

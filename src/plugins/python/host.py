@@ -48,7 +48,6 @@ import resource
 import signal
 import threading
 import traceback
-from collections import deque
 from typing import Any, Callable, NoReturn, Optional, Union
 
 GROUP = "dstack.plugins"
@@ -162,14 +161,17 @@ class Host:
         models = self._models
         try:
             spec = models.parse(kind, original)
-            before = models.encode(models.dump(spec))
+            full, given = models.dump(spec), models.dump(spec, exclude_unset=True)
+            before = models.encode(full)
         except Exception as error:
             raise models.failure("unreadable", error, original) from None
         result = await self._run_policies(user, project, spec)
         if not isinstance(result, models.kinds[kind]):
             raise Failed("invalid-result", f"it returned no {kind} spec but {type(result).__name__}")
         dumped = models.dump(result)
-        if models.is_dump(dumped, before):
+        if forget_defaults(full, given, models.dump(result, exclude_unset=True)):
+            before = models.encode(full)
+        elif models.is_dump(dumped, before):
             return b'{"result":"unchanged"}'
         try:
             # Assignments are not validated: this makes "1d" 86400, as the server does after its plugins.
@@ -188,13 +190,12 @@ class Host:
         finally:
             leave_if_forked()
         for policy in policies:
-            try:
-                spec = await in_thread(policy.on_apply, user=user, project=project, spec=spec)
-            except ValueError as error:
+            spec, error = await in_thread(lambda: policy.on_apply(user=user, project=project, spec=spec))
+            if isinstance(error, ValueError):
                 said = error.args[0] if error.args else None
-                raise Denied("" if said is None else str(said)) from None
-            except BaseException as error:
-                raise self._failure(type(policy).__name__, error) from None
+                raise Denied("" if said is None else str(said))
+            if error is not None:
+                raise self._failure(type(policy).__name__, error)
         return spec
 
     def _failure(self, where: str, error: BaseException) -> Failed:
@@ -241,9 +242,11 @@ class Models:
                 if not any([fault.drop_null(value) for fault in faults(refusal, value) if fault.unknown]):
                     raise
 
-    def dump(self, spec: Any) -> Any:
+    def dump(self, spec: Any, exclude_unset: bool = False) -> Any:
         """Plain data, as `rest_plugin` sends it. Not the models' own JSON: that is for older clients in places."""
-        return spec.model_dump(warnings=False) if self._core else spec.dict()
+        if self._core:
+            return spec.model_dump(warnings=False, exclude_unset=exclude_unset)
+        return spec.dict(exclude_unset=exclude_unset)
 
     def encode(self, dumped: Any) -> bytes:
         """Digits, enums, dates and identifiers as the server writes them."""
@@ -269,6 +272,19 @@ class Models:
         said = [f"does not know {unknown}"] * bool(unknown) + [f"does not accept {refused}"] * bool(refused)
         detail = "\n".join(f"{fault.path}: {fault.message}" for fault in found)
         return Failed(reason, f"{whose} {' and '.join(said)}", cut(detail))
+
+
+def forget_defaults(full: Any, given: Any, result: Any) -> bool:
+    """Takes the fields that a policy set and nobody had `given` out of the dump that has every field; says whether it
+    did. Their defaults here need not be those of the server, so that setting one to its default is a change."""
+    if given == result or type(full) is not type(result) or not isinstance(full, (dict, list)):
+        return False
+    if isinstance(full, list):
+        return any([forget_defaults(*pair) for pair in zip(full, given, result)])
+    fresh = [key for key in result if key in full and key not in given]
+    for key in fresh:
+        del full[key]
+    return any([forget_defaults(full[key], given[key], result[key]) for key in result.keys() & full.keys()] + fresh)
 
 
 class Fault:
@@ -297,9 +313,13 @@ class Fault:
 
 
 def faults(refusal: Any, value: Any) -> list[Fault]:
-    """The errors of a pydantic refusal, without the one that pydantic 1 adds where the others left a part out."""
+    """The errors of a pydantic refusal, without those of pydantic 1 on a model as a whole that others explain."""
     errors = refusal.errors()
-    return [Fault(error, value) for error in errors if error["loc"] != ("__root__",) or len(errors) == 1]
+
+    def is_explained(loc: tuple[Any, ...]) -> bool:
+        return loc[-1] == "__root__" and any(e["loc"] != loc and e["loc"][: len(loc) - 1] == loc[:-1] for e in errors)
+
+    return [Fault(error, value) for error in errors if not (error["loc"] and is_explained(error["loc"]))]
 
 
 # A valid configuration of each kind.
@@ -353,23 +373,20 @@ def describe(name: str, entry_points: dict[str, Any], models: Models) -> dict[st
     }
 
 
-async def in_thread(function: Callable[..., Any], **arguments: Any) -> Any:
-    """Calls the function where the server calls policies. What it raises travels as a value, as neither an executor
-    nor a future carries everything (`SystemExit`, `StopIteration`)."""
+async def in_thread(call: Callable[[], Any]) -> tuple[Any, Optional[BaseException]]:
+    """Calls where the server calls policies, and returns what came or what was raised: neither a future nor a
+    coroutine carries everything that may be (`SystemExit`, `StopIteration`)."""
 
     def outcome() -> tuple[Any, Optional[BaseException]]:
         try:
-            return function(**arguments), None
+            return call(), None
         except BaseException as error:
             return None, error
         finally:
             leave_if_forked()
 
     context = contextvars.copy_context()
-    result, error = await asyncio.get_running_loop().run_in_executor(None, context.run, outcome)
-    if error is not None:
-        raise error
-    return result
+    return await asyncio.get_running_loop().run_in_executor(None, context.run, outcome)
 
 
 class Channel:
@@ -379,10 +396,8 @@ class Channel:
         self.requests = requests
         self._answers = answers
         self._lock = threading.RLock()
-        self._writing = False
+        self._sending = False
         self._received = bytearray()
-        # What was logged before the first frame, which has to say whether the plugin is there.
-        self._early: Optional[deque[bytes]] = deque(maxlen=1000)
         os.register_at_fork(after_in_child=self._abandon)
 
     def receive(self) -> list[bytes]:
@@ -404,38 +419,26 @@ class Channel:
         return frames
 
     def send(self, body: bytes) -> None:
-        """Sends a frame, and after the first one what was logged before it."""
+        """Sends a frame. What a signal handler logs while its thread is just sending is lost, as it would stand within
+        a frame."""
         with self._lock:
-            self._write(body)
-            early, self._early = self._early, None
-            for record in early or ():
-                self._write(record)
-
-    def log(self, body: bytes) -> None:
-        """Sends the frame of a log record. One that a signal handler logs while its thread is just writing is lost,
-        as it would stand within a frame."""
-        with self._lock:
-            if self._early is not None:
-                self._early.append(body)
-            elif not self._writing and self._answers >= 0:
-                self._write(body)
-
-    def _write(self, body: bytes) -> None:
-        self._writing = True
-        try:
-            rest = memoryview(len(body).to_bytes(4, "big") + body)
-            while rest:
-                rest = rest[os.write(self._answers, rest) :]
-        except OSError:
-            leave(0)
-        finally:
-            self._writing = False
+            if self._sending or self._answers < 0:
+                return
+            self._sending = True
+            try:
+                rest = memoryview(len(body).to_bytes(4, "big") + body)
+                while rest:
+                    rest = rest[os.write(self._answers, rest) :]
+            except OSError:
+                leave(0)
+            finally:
+                self._sending = False
 
     def _abandon(self) -> None:
         # While a child holds copies, the sidecar does not see the end of this process.
         os.close(self.requests)
         os.close(self._answers)
-        self._answers, self._early, self._lock = -1, None, threading.RLock()
+        self._answers, self._lock = -1, threading.RLock()
 
 
 class ChannelHandler(logging.Handler):
@@ -454,7 +457,7 @@ class ChannelHandler(logging.Handler):
                 "message": cut(record.getMessage()),
                 "detail": format_exception(error) if error else record.stack_info,
             }
-            self._channel.log(encode({"log": log}))
+            self._channel.send(encode({"log": log}))
         except Exception:
             self.handleError(record)
 

@@ -156,7 +156,8 @@ fn call(spec: Value) -> Call {
         headers: Vec::new(),
         spec: Spec::parse(text).unwrap(),
     };
-    let spec = Revision::new(review.kind, Arc::clone(review.spec.value()));
+    let value = Arc::clone(review.spec.value());
+    let spec = Revision::new(review.kind, Arc::clone(&value), value);
     Call {
         review: Arc::new(review),
         spec: Arc::new(spec),
