@@ -29,8 +29,13 @@ pub(super) enum Message {
     Ready(Ready),
     Refused(Refusal),
     Log(Record),
-    /// To the request of this id.
-    Answer(u64, Answer),
+    Answer {
+        /// Of the request.
+        id: u64,
+        answer: Answer,
+        /// Whether the worker ends now, since it is out of memory.
+        is_last: bool,
+    },
 }
 
 /// A worker that has loaded its plugin, and what it found there.
@@ -149,6 +154,8 @@ struct Wire {
     detail: Option<String>,
     #[serde(default)]
     errors: Vec<SpecError>,
+    #[serde(default)]
+    last: bool,
 }
 
 #[derive(Deserialize)]
@@ -195,8 +202,13 @@ pub(super) fn decode(frame: &[u8]) -> Result<Message, String> {
         Wire {
             id: Some(id),
             result: Some(outcome),
+            last: is_last,
             ..
-        } => Ok(Message::Answer(id, answer(outcome, wire)?)),
+        } => Ok(Message::Answer {
+            id,
+            answer: answer(outcome, wire)?,
+            is_last,
+        }),
         _ => Err("it is neither a log record nor an answer".to_owned()),
     }
 }
@@ -290,7 +302,12 @@ mod tests {
     )]
     fn answers_are_read(#[case] frame: Value, #[case] expected: Answer) {
         let message = decode(frame.to_string().as_bytes());
-        assert_eq!(message, Ok(Message::Answer(7, expected)));
+        let expected = Message::Answer {
+            id: 7,
+            answer: expected,
+            is_last: false,
+        };
+        assert_eq!(message, Ok(expected));
     }
 
     #[rstest]

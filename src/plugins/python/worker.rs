@@ -283,10 +283,20 @@ impl Worker {
                 log(&self.label, &mut self.rate, &record);
                 return true;
             }
-            Ok(Message::Answer(id, answer)) => match self.answers.try_send((id, answer)) {
-                Ok(()) | Err(TrySendError::Closed(_)) => return true,
-                Err(TrySendError::Full(_)) => "it answers what was not asked".to_owned(),
-            },
+            Ok(Message::Answer {
+                id,
+                answer,
+                is_last,
+            }) => {
+                if is_last {
+                    self.process.retired.store(true, Ordering::Relaxed);
+                    self.process.ask_for_replacement(Ending::Memory);
+                }
+                match self.answers.try_send((id, answer)) {
+                    Ok(()) | Err(TrySendError::Closed(_)) => return true,
+                    Err(TrySendError::Full(_)) => "it answers what was not asked".to_owned(),
+                }
+            }
             Ok(Message::Ready(_) | Message::Refused(_)) => "it starts a second time".to_owned(),
             Err(why) => why,
         };

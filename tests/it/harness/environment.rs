@@ -5,6 +5,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 const DSTACK: &str = r#"
+import copy
+
+
 class ApplyPolicy:
     def on_apply(self, user, project, spec):
         return self.on_run_apply(user=user, project=project, spec=spec) if type(spec) is RunSpec else spec
@@ -27,10 +30,11 @@ class Model:
 
     @classmethod
     def parse_obj(cls, members):
-        return cls({"nodes": None, **members})
+        return cls(members)
 
-    def dict(self):
-        return dict(self.__dict__)
+    def dict(self, exclude_unset=False):
+        defaults = {} if exclude_unset else {"nodes": None}
+        return copy.deepcopy({**defaults, **self.__dict__})
 
 
 class RunSpec(Model):

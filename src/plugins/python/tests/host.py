@@ -117,6 +117,9 @@ def answer(spec):
     if do == "log":
         for level in ("debug", "info", "warning", "error"):
             send({"log": {"level": level, "logger": "dstack.plugins.p", "message": level, "detail": None}})
+    if do == "last":
+        send({"id": REQUEST, "result": "unchanged", "last": True})
+        os._exit(1)
     if do == "leak":
         KEPT.append(b"x" * parameter)
     return {"result": "unchanged"}
@@ -127,4 +130,5 @@ begin(*(sys.argv[1] + ":").split(":")[:2])
 while True:
     (length,) = struct.unpack(">I", read(4))
     request = json.loads(read(length))
+    REQUEST = request["id"]
     send({"id": request["id"], **answer(request["spec"])})

@@ -83,6 +83,16 @@ async fn a_worker_that_leaks_is_replaced() {
 }
 
 #[tokio::test]
+async fn a_worker_that_says_that_it_ends_gets_no_further_review() {
+    let fixture = Fixture::start("good").await;
+    for _ in 0..3 {
+        let pid = fixture.pid().await;
+        fixture.call(json!({"do": "last"})).await.unwrap();
+        assert_ne!(fixture.pid().await, pid);
+    }
+}
+
+#[tokio::test]
 async fn a_large_spec_goes_over_whole() {
     let fixture = Fixture::start("good").await;
     let verdict = fixture
