@@ -12,6 +12,7 @@ mod schema;
 mod serve;
 mod specs;
 mod test;
+mod workers;
 
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -230,6 +231,12 @@ pub fn main() -> ExitCode {
 fn is_broken_pipe(error: &anyhow::Error) -> bool {
     let io = error.downcast_ref::<io::Error>();
     io.is_some_and(|io| io.kind() == io::ErrorKind::BrokenPipe)
+}
+
+/// Shows which plugins of a configuration cannot be used.
+fn not_loaded(why: &workers::NotLoaded) -> io::Result<ExitCode> {
+    writeln!(io::stderr(), "dstack-admission: {why}")?;
+    Ok(ExitCode::from(UNUSABLE))
 }
 
 /// Shows what is wrong with a configuration.
