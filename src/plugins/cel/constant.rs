@@ -10,11 +10,14 @@ use serde_json::{Map, Value};
 
 use super::functions::Pattern;
 use super::json::to_json;
-use super::meter::{BUDGET, Meter};
+use super::meter::{Meter, reading_whole};
 use super::scope::{GLOBALS, Globals, METER, PATTERN, Variable, with_variables};
 use super::tree::each;
 use crate::admission::review::{Kind, Review, Spec};
 use crate::admission::revision::Revision;
+
+/// What a constant may cost, in units. More is left to the evaluations, which have their own budget.
+const LARGEST: u64 = 2_000;
 
 /// Evaluates the variables that can be, in order. One that errors is left as it is: it may never
 /// be asked for.
@@ -35,7 +38,7 @@ pub(super) fn fold(
         if !is_constant(&variable.program.expr, before) {
             continue;
         }
-        let meter = Meter::new(BUDGET);
+        let meter = Meter::new(LARGEST);
         let globals = Globals {
             review: &nothing,
             spec: &spec,
@@ -44,9 +47,12 @@ pub(super) fn fold(
             meter: &meter,
         };
         let value = with_variables(&globals, before, env, &mut |scope| {
-            variable
-                .program
-                .evaluate(env, scope, |value| to_json(value.as_ref()))
+            variable.program.evaluate(env, scope, |value| {
+                // What is small to compute may be large to write down: a list of itself twice.
+                let units = reading_whole(value.as_ref(), meter.left());
+                meter.pay(units).map_err(|_| "it is too large".to_owned())?;
+                to_json(value.as_ref())
+            })
         });
         if let Ok(Ok(Some(value))) = value {
             variable.constant = Some(value);
