@@ -43,6 +43,7 @@ import importlib
 import importlib.metadata
 import json
 import logging
+import mmap
 import platform
 import resource
 import signal
@@ -54,6 +55,8 @@ GROUP = "dstack.plugins"
 FRAME_LIMIT = 64 * 1024 * 1024
 TEXT_LIMIT = 8 * 1024
 PROCESS = os.getpid()
+# Given up where memory runs out, as even the way to the answer takes some. Never touched, so it costs none before.
+RESERVE = mmap.mmap(-1, 8 * 1024 * 1024, flags=mmap.MAP_PRIVATE)
 LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 
 # Bound now: a plugin that replaces functions of the module does not change what goes over the channel.
@@ -164,20 +167,21 @@ class Host:
             full, given = models.dump(spec), models.dump(spec, exclude_unset=True)
             before = models.encode(full)
         except Exception as error:
-            raise models.failure("unreadable", error, original) from None
+            raise self._refusal("unreadable", error, original) from None
         result = await self._run_policies(user, project, spec)
         if not isinstance(result, models.kinds[kind]):
             raise Failed("invalid-result", f"it returned no {kind} spec but {type(result).__name__}")
-        dumped = models.dump(result)
-        if forget_defaults(full, given, models.dump(result, exclude_unset=True)):
-            before = models.encode(full)
-        elif models.is_dump(dumped, before):
-            return b'{"result":"unchanged"}'
+        dumped = None
         try:
+            dumped = models.dump(result)
+            if forget_defaults(full, given, models.dump(result, exclude_unset=True)):
+                before = models.encode(full)
+            elif models.is_dump(dumped, before):
+                return b'{"result":"unchanged"}'
             # Assignments are not validated: this makes "1d" 86400, as the server does after its plugins.
             after = models.encode(models.dump(models.validate(kind, dumped)))
         except Exception as error:
-            raise models.failure("invalid-result", error, dumped) from None
+            raise self._refusal("invalid-result", error, dumped) from None
         if after == before:
             return b'{"result":"unchanged"}'
         return b'{"result":"changed","before":%b,"after":%b}' % (before, after)
@@ -198,12 +202,13 @@ class Host:
                 raise self._failure(type(policy).__name__, error)
         return spec
 
-    def _failure(self, where: str, error: BaseException) -> Failed:
+    def _refusal(self, reason: str, error: Exception, value: Any) -> Failed:
         if isinstance(error, MemoryError):
-            # Room for one last answer.
-            _, hard = resource.getrlimit(resource.RLIMIT_DATA)
-            resource.setrlimit(resource.RLIMIT_DATA, (hard, hard))
-            self.out_of_memory = True
+            return self._failure("the worker", error)
+        return self._models.failure(reason, error, value)
+
+    def _failure(self, where: str, error: BaseException) -> Failed:
+        self.out_of_memory |= isinstance(error, MemoryError)
         return Failed("exception", f"{where} raised {type(error).__name__}", format_exception(error))
 
 
@@ -380,6 +385,10 @@ async def in_thread(call: Callable[[], Any]) -> tuple[Any, Optional[BaseExceptio
     def outcome() -> tuple[Any, Optional[BaseException]]:
         try:
             return call(), None
+        except MemoryError as error:
+            RESERVE.close()
+            lift_memory_limit()
+            return None, error
         except BaseException as error:
             return None, error
         finally:
@@ -469,6 +478,8 @@ def encode(value: dict[str, Any]) -> bytes:
 
 def format_exception(error: BaseException) -> str:
     """The traceback, its end where it is long, even of an exception that cannot be printed."""
+    if isinstance(error, MemoryError):
+        lift_memory_limit()
     try:
         text = "".join(traceback.format_exception(type(error), error, error.__traceback__))
     except BaseException:
@@ -489,6 +500,13 @@ def listing(names: list[str]) -> str:
 
 def cut(text: str, limit: int = TEXT_LIMIT) -> str:
     return text if len(text) <= limit else text[:limit] + "…"
+
+
+def lift_memory_limit() -> None:
+    """Makes room for one last answer."""
+    RESERVE.close()
+    _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    resource.setrlimit(resource.RLIMIT_DATA, (hard, hard))
 
 
 def leave(code: int) -> NoReturn:
