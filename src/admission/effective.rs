@@ -58,7 +58,7 @@ pub struct Effective<'s> {
     pub host_mounts: Vec<HostMount<'s>>,
     /// The network volumes that are mounted into containers.
     pub volumes: Vec<VolumeMount<'s>>,
-    /// Every shell command that runs: `commands`, `init`, `setup` and `entrypoint`, of groups too.
+    /// Everything that a spec has run: `commands`, `init`, `setup`, `entrypoint` and `shell`, of groups too.
     pub commands: Vec<Command<'s>>,
     /// Whether the run may use the dstack API in its owner's name (`dstack: true`).
     pub dstack: bool,
@@ -85,7 +85,8 @@ pub struct Effective<'s> {
     pub availability_zones: Option<Vec<String>>,
     /// In lower case, as dstack compares them. Null: any.
     pub instance_types: Option<Vec<String>>,
-    /// The fleets that the run may use. Null: any of its project.
+    /// The fleets that the run may use. Null: any of its project, and from dstack 0.20 any that other
+    /// projects export to it.
     pub fleets: Option<Vec<FleetReference<'s>>>,
     /// The machines that the run asks for by name. Null: any.
     pub instances: Option<Vec<InstanceReference<'s>>>,
@@ -227,7 +228,8 @@ pub struct FleetReference<'s> {
 pub struct InstanceReference<'s> {
     /// For instance `configuration.instances[0]`.
     pub path: String,
-    /// The project of its fleet. Null: the run's own.
+    /// The project of its fleet. Null: the run's own, or where the machine is named without its fleet
+    /// any that exports to it.
     pub project: Option<&'s str>,
     pub fleet: Option<&'s str>,
     pub name: Option<&'s str>,

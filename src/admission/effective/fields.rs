@@ -125,8 +125,13 @@ pub(super) fn seconds(value: Option<&Value>, default: i64) -> i64 {
 }
 
 /// A whole number or a range of them; `least` is what an absent minimum stands for.
+///
+/// dstack takes negative counts, of GPUs for instance: they are none, and make no room elsewhere.
 pub(super) fn span(value: Option<&Value>, least: i64) -> Span {
-    let whole = |value: &Value| value.as_i64().or_else(|| exact(value.as_f64()?));
+    let whole = |value: &Value| {
+        let number = value.as_i64().or_else(|| exact(value.as_f64()?));
+        number.map(|number| number.max(0))
+    };
     match value {
         Some(value @ Value::Number(_)) => match whole(value) {
             Some(number) => Span {
