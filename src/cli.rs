@@ -12,6 +12,7 @@ mod schema;
 mod serve;
 mod specs;
 mod test;
+mod workers;
 
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -46,7 +47,7 @@ enum Command {
     /// List the built-in policies, or show one with its parameters and an example.
     Policies(PoliciesArguments),
     /// Print the JSON Schema of the configuration, for editors.
-    Schema,
+    Schema(SchemaArguments),
     /// Decide the reviews of an audit log by another configuration, and show what would change.
     Replay(ReplayArguments),
     /// Run suites of policy tests, and say which rules no case ever made fire.
@@ -78,6 +79,19 @@ struct ReviewArguments {
     project: Option<String>,
     #[arg(short, long, value_enum, default_value = "text")]
     output: Output,
+}
+
+#[derive(Debug, Args)]
+struct SchemaArguments {
+    /// The kind of file.
+    #[arg(value_enum, default_value = "configuration")]
+    of: SchemaOf,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum SchemaOf {
+    Configuration,
+    Suite,
 }
 
 #[derive(Debug, Args)]
@@ -199,7 +213,7 @@ pub fn main() -> ExitCode {
         Command::Check(configured) => check::run(configured.config.as_deref()),
         Command::Review(arguments) => review::run(&arguments),
         Command::Policies(arguments) => policies::run(&arguments),
-        Command::Schema => schema::run(),
+        Command::Schema(arguments) => schema::run(&arguments),
         Command::Replay(arguments) => replay::run(&arguments),
         Command::Test(arguments) => test::run(&arguments),
     };
@@ -217,6 +231,12 @@ pub fn main() -> ExitCode {
 fn is_broken_pipe(error: &anyhow::Error) -> bool {
     let io = error.downcast_ref::<io::Error>();
     io.is_some_and(|io| io.kind() == io::ErrorKind::BrokenPipe)
+}
+
+/// Shows which plugins of a configuration cannot be used.
+fn not_loaded(why: &workers::NotLoaded) -> io::Result<ExitCode> {
+    writeln!(io::stderr(), "dstack-admission: {why}")?;
+    Ok(ExitCode::from(UNUSABLE))
 }
 
 /// Shows what is wrong with a configuration.

@@ -14,6 +14,7 @@ pub mod offline;
 pub mod places;
 pub mod plugin;
 pub mod problem;
+mod python;
 mod remote;
 pub mod resolve;
 pub mod schema;

@@ -8,3 +8,4 @@ pub mod events;
 pub mod logs;
 pub mod metrics;
 pub mod record;
+pub mod workers;

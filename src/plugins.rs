@@ -4,6 +4,7 @@ pub mod breaker;
 pub mod cel;
 pub mod http;
 pub mod library;
+pub mod python;
 pub mod rest;
 pub mod webhook;
 
@@ -21,6 +22,7 @@ pub enum Backend {
     BuiltIn(library::BuiltIn),
     Webhook(webhook::Webhook),
     Rest(rest::Rest),
+    Python(python::Python),
 }
 
 impl Plugin {
@@ -36,6 +38,7 @@ impl Plugin {
             Backend::BuiltIn(built_in) => return built_in.policy.evaluate(call),
             Backend::Webhook(webhook) => webhook.call(call, budget).await,
             Backend::Rest(rest) => rest.call(call, budget).await,
+            Backend::Python(python) => python.call(call, budget).await,
         };
         verdict.map_or_else(Outcome::Fault, Outcome::Verdict)
     }
@@ -49,11 +52,12 @@ impl Backend {
             Backend::BuiltIn(_) => "use",
             Backend::Webhook(_) => "webhook",
             Backend::Rest(_) => "rest",
+            Backend::Python(_) => "python",
         }
     }
 
     /// Whether calls leave this process.
     pub fn is_remote(&self) -> bool {
-        matches!(self, Backend::Webhook(_) | Backend::Rest(_))
+        !matches!(self, Backend::Cel(_) | Backend::BuiltIn(_))
     }
 }

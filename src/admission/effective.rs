@@ -58,7 +58,7 @@ pub struct Effective<'s> {
     pub host_mounts: Vec<HostMount<'s>>,
     /// The network volumes that are mounted into containers.
     pub volumes: Vec<VolumeMount<'s>>,
-    /// Every shell command that runs: `commands`, `init`, `setup` and `entrypoint`, of groups too.
+    /// Everything that a spec has run: `commands`, `init`, `setup`, `entrypoint` and `shell`, of groups too.
     pub commands: Vec<Command<'s>>,
     /// Whether the run may use the dstack API in its owner's name (`dstack: true`).
     pub dstack: bool,
@@ -85,7 +85,8 @@ pub struct Effective<'s> {
     pub availability_zones: Option<Vec<String>>,
     /// In lower case, as dstack compares them. Null: any.
     pub instance_types: Option<Vec<String>>,
-    /// The fleets that the run may use. Null: any of its project.
+    /// The fleets that the run may use. Null: any of its project, and from dstack 0.20 any that other
+    /// projects export to it.
     pub fleets: Option<Vec<FleetReference<'s>>>,
     /// The machines that the run asks for by name. Null: any.
     pub instances: Option<Vec<InstanceReference<'s>>>,
@@ -175,7 +176,8 @@ pub struct Gpus<'s> {
     pub max: i64,
     /// Whether the spec says anything about GPUs.
     pub named: bool,
-    /// What brings GPUs that the spec does not name: `instance_types` or `reservation`.
+    /// What brings GPUs that the spec does not name: `reservation`, or `instance_types` that the user
+    /// chose. Those that a plugin set bring none.
     pub brought_by: Option<&'s str>,
     /// Names in lower case, as dstack compares them. Null: any.
     pub names: Option<Vec<String>>,
@@ -226,7 +228,8 @@ pub struct FleetReference<'s> {
 pub struct InstanceReference<'s> {
     /// For instance `configuration.instances[0]`.
     pub path: String,
-    /// The project of its fleet. Null: the run's own.
+    /// The project of its fleet. Null: the run's own, or where the machine is named without its fleet
+    /// any that exports to it.
     pub project: Option<&'s str>,
     pub fleet: Option<&'s str>,
     pub name: Option<&'s str>,
@@ -284,15 +287,18 @@ pub struct Gateway<'s> {
     pub replicas: i64,
 }
 
-/// What a spec really asks for, as a JSON object of the shape of [`Effective`].
-pub fn effective(kind: Kind, spec: &Value) -> Value {
+/// What a spec that came as `original` really asks for, as a JSON object of the shape of
+/// [`Effective`].
+pub fn effective(kind: Kind, original: &Value, spec: &Value) -> Value {
     // A value made of texts, numbers, lists and maps always is JSON.
-    serde_json::to_value(Effective::of(kind, spec)).unwrap_or_default()
+    serde_json::to_value(Effective::of(kind, original, spec)).unwrap_or_default()
 }
 
 impl<'s> Effective<'s> {
-    pub fn of(kind: Kind, spec: &'s Value) -> Self {
-        let fields = Fields::of(spec);
+    /// What a spec asks for that came as `original`. Of that it matters who chose the instance
+    /// types: the user, for what comes with them, or a plugin, which knows what it allows.
+    pub fn of(kind: Kind, original: &'s Value, spec: &'s Value) -> Self {
+        let fields = Fields::of(original, spec);
         let common = Self {
             r#type: text(fields.configuration, "type").unwrap_or(kind.as_str()),
             tags: fields.merged("tags").and_then(Value::as_object),

@@ -103,6 +103,21 @@ fn equal(a: &Value, b: &Value) -> bool {
     }
 }
 
+/// Whether two values are written alike, members in the same order. Quick, and surer than equal.
+pub fn alike(a: &Value, b: &Value) -> bool {
+    match (a, b) {
+        (Value::Object(a), Value::Object(b)) => {
+            let mut pairs = a.iter().zip(b);
+            a.len() == b.len()
+                && pairs.all(|((key, old), (other, new))| key == other && alike(old, new))
+        }
+        (Value::Array(a), Value::Array(b)) => {
+            a.len() == b.len() && a.iter().zip(b).all(|(old, new)| alike(old, new))
+        }
+        _ => a == b,
+    }
+}
+
 /// How many arrays and objects enclose the deepest of a value's parts.
 fn depth(value: &Value) -> usize {
     match value {
@@ -149,13 +164,16 @@ impl Diff {
     fn values(&mut self, before: &Value, after: &Value) {
         match (before, after) {
             (Value::Object(before), Value::Object(after)) => {
+                let same_keys = before.len() == after.len() && before.keys().eq(after.keys());
+                let gone = |key: &String| !same_keys && !after.contains_key(key);
                 for (key, old) in before {
-                    if !after.contains_key(key) && !self.negligible(old) {
+                    if gone(key) && !self.negligible(old) {
                         self.at(key, |walk| walk.remove());
                     }
                 }
                 for (key, new) in after {
                     match before.get(key) {
+                        Some(old) if alike(old, new) => {}
                         Some(old) => self.at(key, |walk| walk.values(old, new)),
                         None if self.negligible(new) => {}
                         None => self.at(key, |walk| walk.add(new)),

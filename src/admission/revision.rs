@@ -12,14 +12,18 @@ use super::review::Kind;
 /// A spec between two changes. Reads as the JSON value it is.
 pub struct Revision {
     kind: Kind,
+    /// The spec as it came.
+    original: Arc<Value>,
     value: Arc<Value>,
     effective: OnceLock<Value>,
 }
 
 impl Revision {
-    pub fn new(kind: Kind, value: Arc<Value>) -> Self {
+    /// A spec that became `value` from what it was as it came.
+    pub fn new(kind: Kind, original: Arc<Value>, value: Arc<Value>) -> Self {
         Self {
             kind,
+            original,
             value,
             effective: OnceLock::new(),
         }
@@ -32,13 +36,13 @@ impl Revision {
     /// What the spec really asks for, computed when first asked for and at most once.
     pub fn effective(&self) -> &Value {
         self.effective
-            .get_or_init(|| effective(self.kind, &self.value))
+            .get_or_init(|| effective(self.kind, &self.original, &self.value))
     }
 
     /// The spec after a change.
     #[must_use]
     pub fn changed(&self, value: Value) -> Self {
-        Self::new(self.kind, Arc::new(value))
+        Self::new(self.kind, Arc::clone(&self.original), Arc::new(value))
     }
 }
 

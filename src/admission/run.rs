@@ -85,7 +85,8 @@ impl<'c, P> Run<'c, P> {
     }
 
     fn start(chain: &'c Chain<P>, mode: Mode, review: Arc<Review>, spec: Arc<Value>) -> Self {
-        let spec = Arc::new(Revision::new(review.kind, spec));
+        let original = Arc::clone(review.spec.value());
+        let spec = Arc::new(Revision::new(review.kind, original, spec));
         let left = vec![None; chain.members().len()];
         Self {
             chain,
@@ -295,7 +296,7 @@ impl<'c, P> Run<'c, P> {
                 format!("its patch does not apply to the spec: {why}"),
             )
         })?;
-        if after == **self.spec {
+        if patch::alike(&after, &self.spec) || after == **self.spec {
             return Ok(None);
         }
         if let Some(path) = protected::changed(&self.spec, &after, &member.may_patch) {

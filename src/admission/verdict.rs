@@ -139,6 +139,14 @@ pub enum FaultKind {
     Status,
     /// The connection broke while the answer was awaited.
     Transport,
+    /// Its process ended, or broke the protocol, while the answer was awaited.
+    Crash,
+    /// Its code failed: an exception that is no denial.
+    Exception,
+    /// Its models do not know the spec, mostly for being of another dstack version.
+    Unreadable,
+    /// What it made of the spec is no spec of this kind.
+    InvalidResult,
     /// An answer larger than the plugin may send.
     TooLarge,
     /// Recent calls failed, so this one was not made.
@@ -166,12 +174,16 @@ pub enum FaultKind {
 }
 
 impl FaultKind {
-    pub const ALL: [FaultKind; 17] = [
+    pub const ALL: [FaultKind; 21] = [
         FaultKind::Connect,
         FaultKind::Tls,
         FaultKind::Timeout,
         FaultKind::Status,
         FaultKind::Transport,
+        FaultKind::Crash,
+        FaultKind::Exception,
+        FaultKind::Unreadable,
+        FaultKind::InvalidResult,
         FaultKind::TooLarge,
         FaultKind::CircuitOpen,
         FaultKind::Undecodable,
@@ -194,6 +206,10 @@ impl FaultKind {
             FaultKind::Timeout => "timeout",
             FaultKind::Status => "status",
             FaultKind::Transport => "transport",
+            FaultKind::Crash => "crash",
+            FaultKind::Exception => "exception",
+            FaultKind::Unreadable => "unreadable",
+            FaultKind::InvalidResult => "invalid_result",
             FaultKind::TooLarge => "too_large",
             FaultKind::CircuitOpen => "circuit_open",
             FaultKind::Undecodable => "undecodable",

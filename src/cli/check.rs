@@ -7,10 +7,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::load::load;
-use super::unusable;
+use super::workers::{self, Loaded};
+use super::{not_loaded, unusable};
 use crate::admission::chain::{Globs, Member, Mode, OnConflict};
 use crate::admission::verdict::Phase;
 use crate::config::resolve::{Settings, Tls, worst_case};
+use crate::observe::metrics::Metrics;
 use crate::plugins::Plugin;
 
 /// Shows the chain, or every problem with exit code 2.
@@ -19,8 +21,44 @@ pub fn run(config: Option<&Path>) -> anyhow::Result<ExitCode> {
         Ok(settings) => settings,
         Err(problems) => return Ok(unusable(&problems)?),
     };
-    show(&mut io::stdout().lock(), &settings)?;
-    Ok(ExitCode::SUCCESS)
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let pools = workers::pools(&Metrics::new()?);
+    let loaded = runtime.block_on(async {
+        let loaded = workers::start(&settings.chain, &pools).await;
+        pools.stop().await;
+        loaded
+    });
+    let mut out = io::stdout().lock();
+    show(&mut out, &settings)?;
+    match loaded {
+        Ok(loaded) => {
+            show_loaded(&mut out, &loaded)?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Err(why) => Ok(not_loaded(&why)?),
+    }
+}
+
+fn show_loaded(out: &mut impl Write, loaded: &[Loaded]) -> io::Result<()> {
+    if !loaded.is_empty() {
+        writeln!(out, "\nloaded:")?;
+    }
+    for Loaded { name, started } in loaded {
+        let ready = &started.ready;
+        let (plugin, dstack, python) = (&ready.plugin.name, &ready.dstack, &ready.python);
+        let version = ready
+            .plugin
+            .version
+            .as_deref()
+            .unwrap_or("of unknown version");
+        writeln!(
+            out,
+            "   - {name}: {plugin} {version}, dstack {dstack}, Python {python}"
+        )?;
+    }
+    Ok(())
 }
 
 fn show(out: &mut impl Write, settings: &Settings) -> io::Result<()> {

@@ -10,7 +10,7 @@ use sha1::{Digest, Sha1};
 
 use crate::admission::schema::SpecSchemas;
 use crate::config::resolve::{self, Settings};
-use crate::config::{self, Problems};
+use crate::config::{self, Problems, defaults};
 
 const DEFAULT: &str = include_str!("../config/default.yaml");
 const DEFAULT_NAME: &str = "embedded default";
@@ -52,18 +52,24 @@ pub fn fingerprint(paths: &[PathBuf]) -> [u8; 20] {
 }
 
 /// Without a configuration there may be nobody who prepared the system's directory: then the
-/// user's own is taken (XDG base directories).
+/// user's own is taken.
 fn default_state_dir(system: PathBuf) -> PathBuf {
-    if fs::create_dir_all(&system).is_ok() && is_writable(&system) {
-        return system;
+    match fs::create_dir_all(&system).is_ok() && is_writable(&system) {
+        true => system,
+        false => user_state_dir(),
     }
+}
+
+/// The user's own directory for state (XDG base directories), or the system's where there is none.
+pub fn user_state_dir() -> PathBuf {
     let state = env::var_os("XDG_STATE_HOME")
         .filter(|path| !path.is_empty())
         .map(PathBuf::from);
     let home = || env::var_os("HOME").map(|home| PathBuf::from(home).join(".local/state"));
-    state
-        .or_else(home)
-        .map_or(system, |state| state.join("dstack-admission"))
+    state.or_else(home).map_or_else(
+        || PathBuf::from(defaults::STATE_DIR),
+        |state| state.join("dstack-admission"),
+    )
 }
 
 fn is_writable(directory: &Path) -> bool {

@@ -1,7 +1,7 @@
 //! Reloading: the configuration and every file it names are read again when they change or on
 //! SIGHUP. A configuration that does not load leaves the last good one in force.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -9,7 +9,10 @@ use tokio::signal::unix::Signal;
 
 use super::live::{Bound, go_live};
 use super::load::{fingerprint, load};
+use super::workers;
 use crate::admission::schema::SpecSchemas;
+use crate::config::resolve::Settings;
+use crate::plugins::python::Pools;
 use crate::server::Shared;
 
 /// Files are looked at this often, by content: a watch on a file misses the symlink swaps of
@@ -23,6 +26,8 @@ pub(super) struct Watch {
     pub config: Option<PathBuf>,
     pub inputs: Vec<PathBuf>,
     pub schemas: Arc<SpecSchemas>,
+    /// The workers of Python plugins; those of a plugin that did not change go on.
+    pub pools: Arc<Pools>,
     /// The state of the inputs that is in force.
     pub known: [u8; 20],
     pub bound: Bound,
@@ -64,12 +69,7 @@ impl Watch {
     }
 
     async fn reload(&mut self, shared: &Arc<Shared>) {
-        let (config, schemas, bound) = (self.config.clone(), Arc::clone(&self.schemas), self.bound);
-        let into = Arc::clone(shared);
-        let reloaded =
-            tokio::task::spawn_blocking(move || reload(config.as_deref(), &schemas, bound, &into))
-                .await;
-        match reloaded.unwrap_or_else(|panic| Err(panic.to_string())) {
+        match self.load_and_put_in_force(shared).await {
             Ok(inputs) => self.inputs = inputs,
             Err(why) => {
                 shared.metrics.reload_failed();
@@ -79,34 +79,50 @@ impl Watch {
             }
         }
     }
+
+    /// Returns the files that the configuration depends on.
+    async fn load_and_put_in_force(&self, shared: &Arc<Shared>) -> Result<Vec<PathBuf>, String> {
+        let (config, schemas) = (self.config.clone(), Arc::clone(&self.schemas));
+        let settings = blocking(move || {
+            load(config.as_deref(), &schemas).map_err(|problems| problems.to_string())
+        })
+        .await?;
+        for warning in &settings.warnings {
+            tracing::warn!("{warning}");
+        }
+        if (Bound {
+            listen: settings.listen,
+            admin: settings.admin,
+        }) != self.bound
+        {
+            tracing::warn!("`listen` and `admin` take effect at the next start");
+        }
+        if settings.limits != *shared.limits() {
+            tracing::warn!("`limits` take effect at the next start");
+        }
+        workers::start(&settings.chain, &self.pools)
+            .await
+            .map_err(|why| why.to_string())?;
+        let inputs = settings.inputs.clone();
+        let shared = Arc::clone(shared);
+        blocking(move || put_in_force(settings, &shared)).await?;
+        Ok(inputs)
+    }
 }
 
-/// Loads the configuration and puts it in force. Returns the files that it depends on.
-fn reload(
-    config: Option<&Path>,
-    schemas: &Arc<SpecSchemas>,
-    bound: Bound,
-    shared: &Shared,
-) -> Result<Vec<PathBuf>, String> {
-    let settings = load(config, schemas).map_err(|problems| problems.to_string())?;
-    for warning in &settings.warnings {
-        tracing::warn!("{warning}");
-    }
-    if (Bound {
-        listen: settings.listen,
-        admin: settings.admin,
-    }) != bound
-    {
-        tracing::warn!("`listen` and `admin` take effect at the next start");
-    }
-    if settings.limits != *shared.limits() {
-        tracing::warn!("`limits` take effect at the next start");
-    }
-    let inputs = settings.inputs.clone();
+/// Does what waits for files elsewhere.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, String> + Send + 'static,
+) -> Result<T, String> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.unwrap_or_else(|panic| Err(panic.to_string()))
+}
+
+fn put_in_force(settings: Settings, shared: &Shared) -> Result<(), String> {
     let in_force = go_live(settings, &shared.metrics).map_err(|error| format!("{error:#}"))?;
     let hash = in_force.live.hash.clone();
     shared.live.store(Arc::new(in_force.live));
     shared.metrics.reloaded(&hash, SystemTime::now());
     tracing::info!(hash, "the configuration was reloaded");
-    Ok(inputs)
+    Ok(())
 }

@@ -21,12 +21,13 @@ use self::filter::Filter;
 use self::report::{Replayed, Report, Seen};
 use self::show::Conditions;
 use super::load::load;
-use super::{Output, ReplayArguments, UNUSABLE, unusable};
+use super::{Output, ReplayArguments, UNUSABLE, not_loaded, unusable, workers};
 use crate::admission::chain::{Member, Mode};
 use crate::admission::review::{Kind, Review, Spec};
 use crate::engine::Engine;
 use crate::observe::events::lines::{Line, Lines};
 use crate::observe::events::{About, Event};
+use crate::observe::metrics::Metrics;
 use crate::plugins::{Backend, Plugin};
 
 /// Reviews in hand at once, for each core: enough that none idles while lines are read in order.
@@ -52,6 +53,13 @@ pub fn run(arguments: &ReplayArguments) -> anyhow::Result<ExitCode> {
         true => Vec::new(),
         false => settings.chain.retain(|member| !is_remote(member)),
     };
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?;
+    let pools = workers::pools(&Metrics::new()?);
+    if let Err(why) = runtime.block_on(workers::start(&settings.chain, &pools)) {
+        return Ok(not_loaded(&why)?);
+    }
     let left_out: Vec<LeftOut> = left_out.iter().map(LeftOut::new).collect();
     let mut members = settings.chain.members().iter();
     let replay = Arc::new(Replay {
@@ -60,10 +68,8 @@ pub fn run(arguments: &ReplayArguments) -> anyhow::Result<ExitCode> {
         filter,
         left_out: left_out.iter().map(|out| Arc::clone(&out.name)).collect(),
     });
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()?;
     let report = runtime.block_on(replay_all(replay, lines, arguments.show.into()));
+    runtime.block_on(pools.stop());
 
     let conditions = Conditions {
         file: arguments.config.display().to_string(),

@@ -13,10 +13,11 @@ use tokio::time::Instant;
 use ulid::Ulid;
 
 use super::load::load;
-use super::{Output, ReviewArguments, specs, unusable};
+use super::{Output, ReviewArguments, not_loaded, specs, unusable, workers};
 use crate::admission::decision::{Decision, Part, PartResult};
 use crate::admission::review::Review;
 use crate::engine::Engine;
+use crate::observe::metrics::Metrics;
 
 /// Decides every file. Exit code 1 when one of them is denied.
 pub fn run(arguments: &ReviewArguments) -> anyhow::Result<ExitCode> {
@@ -29,10 +30,14 @@ pub fn run(arguments: &ReviewArguments) -> anyhow::Result<ExitCode> {
         .iter()
         .map(|file| Ok((file, read(file, arguments)?)));
     let reviews = reviews.collect::<anyhow::Result<Vec<_>>>()?;
-    let engine = Engine::new(settings.chain, settings.deadline);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
+    let pools = workers::pools(&Metrics::new()?);
+    if let Err(why) = runtime.block_on(workers::start(&settings.chain, &pools)) {
+        return Ok(not_loaded(&why)?);
+    }
+    let engine = Engine::new(settings.chain, settings.deadline);
 
     let mut out = io::stdout().lock();
     let mut denied = false;
@@ -48,6 +53,7 @@ pub fn run(arguments: &ReviewArguments) -> anyhow::Result<ExitCode> {
             Output::Json => writeln!(out, "{}", json(file, &decision, &shadow))?,
         }
     }
+    runtime.block_on(pools.stop());
     Ok(if denied {
         ExitCode::FAILURE
     } else {

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::live::{Bound, InForce, go_live};
 use super::load::{fingerprint, load};
-use super::{reload, unusable};
+use super::{not_loaded, reload, unusable, workers};
 use crate::admission::schema::SpecSchemas;
 use crate::certs::Made;
 use crate::config::resolve::Settings;
@@ -65,6 +65,15 @@ async fn serve(
         settings.inputs.clone(),
         settings.server_names.first().cloned(),
     );
+    let pools = Arc::new(workers::pools(&metrics));
+    let started = tokio::select! {
+        started = workers::start(&settings.chain, &pools) => started,
+        _ = term.recv() => return Ok(ExitCode::SUCCESS),
+        _ = interrupt.recv() => return Ok(ExitCode::SUCCESS),
+    };
+    if let Err(why) = started {
+        return Ok(not_loaded(&why)?);
+    }
     let in_force = go_live(settings, &metrics)?;
     metrics.loaded(&in_force.live.hash, SystemTime::now());
     announce(&server, host.as_ref(), &in_force).context("standard output")?;
@@ -78,6 +87,7 @@ async fn serve(
         config: config.map(Path::to_owned),
         inputs,
         schemas,
+        pools: Arc::clone(&pools),
         known,
         bound,
     };
@@ -93,6 +103,7 @@ async fn serve(
         _ = interrupt.recv() => drain(serving, &stop, &mut term, &mut interrupt).await,
     };
     reloading.abort();
+    pools.stop().await;
     match in_time {
         true => tracing::info!("drained"),
         false => tracing::warn!("stopped before every review in hand had ended"),

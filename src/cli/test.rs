@@ -28,9 +28,10 @@ use walkdir::{DirEntry, WalkDir};
 use self::coverage::Coverage;
 pub use self::file::suite_schema;
 use self::report::{CaseReport, Report, SuiteReport, counted};
-use self::suite::{Case, Loader, Suite};
+use self::suite::{Case, Loader, Suite, Tested};
 use self::update::{Rewritten, Update};
-use super::{TestArguments, TestOutput, UNUSABLE};
+use super::{TestArguments, TestOutput, UNUSABLE, not_loaded, workers};
+use crate::observe::metrics::Metrics;
 
 /// Runs all suites. Exit code 1 when a case fails, too few rules fire or nothing was tested, 2 when a
 /// suite is not usable.
@@ -69,6 +70,13 @@ pub fn run(arguments: &TestArguments) -> anyhow::Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
+    let pools = workers::pools(&Metrics::new()?);
+    for chain in chains(&selected) {
+        let started = workers::start(chain.engine.chain(), &pools);
+        if let Err(why) = runtime.block_on(started) {
+            return Ok(not_loaded(&why)?);
+        }
+    }
     let mut coverage = Coverage::new(arguments.built_in);
     let mut people = people(arguments);
     let mut rewritten = 0;
@@ -92,6 +100,7 @@ pub fn run(arguments: &TestArguments) -> anyhow::Result<ExitCode> {
         coverage: (arguments.run.is_none() || arguments.coverage.is_some()).then_some(coverage),
         threshold: arguments.coverage,
     };
+    runtime.block_on(pools.stop());
     write_report(arguments, &report, &mut people)?;
     if arguments.update {
         writeln!(people, "{} rewritten", counted(rewritten, "expectation"))?;
@@ -190,6 +199,17 @@ fn selected(suites: Vec<Suite>, arguments: &TestArguments) -> Vec<Suite> {
         (!suite.cases.is_empty()).then_some(suite)
     };
     suites.into_iter().filter_map(wanted).collect()
+}
+
+/// The chains under test, each once.
+fn chains(suites: &[Suite]) -> Vec<&Arc<Tested>> {
+    let mut chains: Vec<&Arc<Tested>> = Vec::new();
+    for case in suites.iter().flat_map(|suite| &suite.cases) {
+        if !chains.iter().any(|known| Arc::ptr_eq(known, &case.chain)) {
+            chains.push(&case.chain);
+        }
+    }
+    chains
 }
 
 /// Runs a suite. Also returns new expectations for the cases that fail, by their index.

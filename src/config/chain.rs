@@ -1,5 +1,6 @@
 //! From the list of plugins as typed to the chain of plugins that can be called.
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -17,6 +18,7 @@ use crate::admission::protected::Grant;
 use crate::admission::review::Kind;
 use crate::plugins::cel::{CompileError, Conditions, Policy};
 use crate::plugins::library::{self, BuiltIn};
+use crate::plugins::python::Python;
 use crate::plugins::rest::Rest;
 use crate::plugins::webhook::Webhook;
 use crate::plugins::{Backend, Plugin};
@@ -41,12 +43,15 @@ pub(super) fn resolve(
     entries: &[PluginEntry],
     at: &str,
     exemptions: &[ExemptionEntry],
+    state_dir: &Path,
     now: SystemTime,
     remote: Remote,
     notes: &mut Notes,
 ) -> Resolved {
     let mut build = Build {
         notes,
+        // Workers are elsewhere.
+        state_dir: std::path::absolute(state_dir).unwrap_or_else(|_| state_dir.to_owned()),
         remote,
         names: Vec::new(),
         forward_headers: Vec::new(),
@@ -90,6 +95,7 @@ pub(super) fn resolve(
 
 pub(super) struct Build<'n> {
     pub(super) notes: &'n mut Notes,
+    pub(super) state_dir: PathBuf,
     remote: Remote,
     names: Vec<String>,
     pub(super) forward_headers: Vec<String>,
@@ -288,10 +294,9 @@ impl Build<'_> {
             }
             return Some((Backend::BuiltIn(built_in), phases));
         }
-        if entry.python.is_some() {
-            let message =
-                "`python` is not built into this version; `use`, `cel`, `webhook` and `rest` are";
-            self.notes.problem(member(path, "python"), message);
+        if let Some(python) = &entry.python {
+            let settings = self.python(python, entry.name.as_deref(), &member(path, "python"))?;
+            return Some((Backend::Python(Python::new(settings)), phases));
         }
         None
     }

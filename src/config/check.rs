@@ -283,6 +283,9 @@ impl<'s> Checker<'s> {
             Some("array") => Value::Array(Vec::new()),
             Some("string") => Value::from(""),
             Some("boolean") => Value::from(false),
+            Some("integer" | "number") if schema.get("exclusiveMinimum").is_some() => {
+                Value::from(1)
+            }
             Some("integer" | "number") => one("minimum").unwrap_or_else(|| Value::from(0)),
             _ => Value::Null,
         }

@@ -27,6 +27,9 @@ pub const MAX_RESPONSE_BYTES: ByteCount = ByteCount(8 << 20);
 pub const BREAKER_FAILURES: u32 = 5;
 pub const BREAKER_OPEN_FOR: Period = seconds(10);
 
+/// Worker processes of a Python plugin.
+pub const WORKERS: u32 = 1;
+
 const fn seconds(seconds: u64) -> Period {
     Period(Duration::from_secs(seconds))
 }

@@ -1,6 +1,7 @@
 //! A chain by itself, for whoever decides specs without serving: nothing of the server's settings is
-//! looked at, no file of theirs is opened, and plugins that are called over HTTP are left out.
+//! looked at, no file of theirs is opened, and plugins that are called over HTTP are left out. Those in Python have their workers.
 
+use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use super::chain::{self, Remote, Resolved};
@@ -19,12 +20,13 @@ pub struct Offline {
     pub left_out: Vec<String>,
 }
 
-/// The chain of a configuration, with its exemptions.
+/// The chain of a configuration, with its exemptions. `state_dir` is where it names none.
 ///
 /// # Errors
 /// Everything that is wrong with either.
 pub fn of_configuration(
     loaded: Loaded<AdmissionConfiguration>,
+    state_dir: &Path,
     now: SystemTime,
 ) -> Result<Offline, Problems> {
     let Loaded { file, places, .. } = loaded;
@@ -33,6 +35,7 @@ pub fn of_configuration(
         &file.plugins,
         "plugins",
         &file.exemptions,
+        file.state_dir.as_deref().unwrap_or(state_dir),
         now,
         Remote::LeftOut,
         &mut notes,
@@ -52,10 +55,19 @@ pub fn of_plugins(
     entries: &[PluginEntry],
     at: &str,
     places: &Places,
+    state_dir: &Path,
     now: SystemTime,
 ) -> Result<Offline, Problems> {
     let mut notes = Notes::new(places.clone());
-    let resolved = chain::resolve(entries, at, &[], now, Remote::LeftOut, &mut notes);
+    let resolved = chain::resolve(
+        entries,
+        at,
+        &[],
+        state_dir,
+        now,
+        Remote::LeftOut,
+        &mut notes,
+    );
     finished(resolved, defaults::DEADLINE.0, notes)
 }
 

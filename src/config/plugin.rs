@@ -236,18 +236,21 @@ pub struct Python {
     /// The entry point in the group `dstack.plugins`.
     #[schemars(extend("examples" = ["my_dstack_plugin"]))]
     pub plugin: String,
-    /// How many worker processes.
-    #[schemars(range(min = 1))]
+    /// How many worker processes, each of which answers one review at a time.
+    #[schemars(range(min = 1, max = 256), extend("default" = defaults::WORKERS))]
     pub workers: Option<u32>,
-    /// The Python interpreter.
+    /// The Python interpreter of the environment in which the plugin and dstack are installed.
+    #[schemars(extend("default" = "python3"))]
     pub interpreter: Option<PathBuf>,
-    /// The environment variables that workers inherit. Without any, none.
+    /// The environment variables that workers inherit, by name. Without any, none.
     #[serde(default)]
+    #[schemars(extend("examples" = [["HTTPS_PROXY"]]))]
     pub env: Vec<String>,
     /// After how many reviews a worker is replaced.
     #[schemars(range(min = 1))]
     pub recycle_after: Option<u32>,
-    /// How much memory a worker may use.
+    /// How much memory a worker may use before it is replaced.
+    #[schemars(extend("examples" = ["512MiB"]))]
     pub memory_limit: Option<ByteCount>,
     /// Packages that are installed into an environment under `stateDir`, as pip takes them.
     #[serde(default)]

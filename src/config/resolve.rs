@@ -85,6 +85,9 @@ pub fn resolve(loaded: Loaded, now: SystemTime) -> Result<Settings, Problems> {
     if let Some(listen) = listen {
         notes.exposure(listen, &file, tls.as_ref());
     }
+    let state_dir = file
+        .state_dir
+        .unwrap_or_else(|| PathBuf::from(defaults::STATE_DIR));
     let chain::Resolved {
         chain,
         forward_headers,
@@ -93,6 +96,7 @@ pub fn resolve(loaded: Loaded, now: SystemTime) -> Result<Settings, Problems> {
         &file.plugins,
         "plugins",
         &file.exemptions,
+        &state_dir,
         now,
         chain::Remote::Called,
         &mut notes,
@@ -104,9 +108,7 @@ pub fn resolve(loaded: Loaded, now: SystemTime) -> Result<Settings, Problems> {
             Ok(Settings {
                 listen,
                 admin,
-                state_dir: file
-                    .state_dir
-                    .unwrap_or_else(|| PathBuf::from(defaults::STATE_DIR)),
+                state_dir,
                 server_names,
                 tls,
                 auth,

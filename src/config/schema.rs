@@ -29,11 +29,16 @@ fn with_policies(schema: &mut Value) {
     let Some(entry) = schema.pointer_mut("/$defs/PluginEntry") else {
         return;
     };
-    let parameters = library::all().map(|policy| {
+    let parameters = library::all().map(|mut policy| {
+        policy.parameters["description"] = policy.summary.clone().into();
+        policy.parameters["examples"] = json!([policy.example]);
         let needs_some = policy.parameters.get("required").is_some();
         let required: &[&str] = if needs_some { &["with"] } else { &[] };
         json!({
-            "if": {"properties": {"use": {"const": policy.name}}, "required": ["use"]},
+            "if": {
+                "properties": {"use": {"const": policy.name, "description": policy.summary}},
+                "required": ["use"],
+            },
             "then": {"properties": {"with": policy.parameters}, "required": required},
         })
     });
@@ -94,9 +99,7 @@ mod tests {
         let schema = schema();
         let mut keys = 0;
         each(&schema, "", &mut |at, schema| {
-            let condition = at.contains("/allOf/if/");
-            let properties = at.ends_with("/properties") && !condition;
-            if let (true, Value::Object(properties)) = (properties, schema) {
+            if let (true, Value::Object(properties)) = (at.ends_with("/properties"), schema) {
                 for (key, schema) in properties {
                     let description = schema.get("description").and_then(Value::as_str);
                     assert!(

@@ -118,14 +118,14 @@ fn keys_of_a_later_stage_find_their_lines() {
 #[test]
 fn a_later_stage_adds_its_problems_to_those_of_the_file() {
     let text = format!(
-        "{HEAD}deadline: 5\nplugins:\n- name: one\n  wbehook: {{url: x}}\n- name: two\n  use: nonsense\n"
+        "{HEAD}deadline: 5\nplugins:\n- name: one\n  wbehook: {{url: x}}\n- name: two\n  use: max-price\n  with: {{limit: 1}}\n"
     );
     let result: Result<(), Problems> = parse(&text, "a.yaml").then(|loaded| {
         let places = &loaded.places;
         assert_eq!(loaded.file.plugins.len(), 2);
         let found = [
             places.problem("plugins[0]", "needs one of `use`, `cel`, …"),
-            places.problem("plugins[1].use", "unknown policy"),
+            places.problem("plugins[1].use", "not today"),
         ];
         Err(found.into_iter().collect())
     });
@@ -133,7 +133,7 @@ fn a_later_stage_adds_its_problems_to_those_of_the_file() {
         result.unwrap_err().to_string(),
         "a.yaml:3: deadline: expected a string such as `5s`, but this is a number\n\
          a.yaml:6: plugins[0].wbehook: unknown key; did you mean `webhook`?\n\
-         a.yaml:8: plugins[1].use: unknown policy"
+         a.yaml:8: plugins[1].use: not today"
     );
 }
 
@@ -165,16 +165,17 @@ fn a_key_with_nothing_after_it_is_as_good_as_none() {
 }
 
 #[test]
-fn what_is_set_by_a_rule_or_a_parameter_may_be_null() {
-    let body = "plugins:\n- use: x\n  with: {limit: null, list: [null]}\n- cel: {mutations: [{set: {path: /a, value: null}}]}\n";
+fn what_is_set_by_a_rule_may_be_null() {
+    let body = "plugins:\n- cel: {mutations: [{set: {path: /a, value: null}}]}\n";
     let file = load(&format!("{HEAD}{body}")).file;
-    let with = file.plugins[0].with.as_ref().map(serde_json::Map::len);
-    assert_eq!(with, Some(2));
+    let source = file.plugins[0].cel.as_ref().unwrap();
+    let write = source.mutations[0].set.as_ref().unwrap();
+    assert_eq!(write.value, Some(serde_json::Value::Null));
 }
 
 #[test]
 fn anchors_and_aliases_are_unfolded() {
-    let body = "plugins:\n- {name: a, use: x, match: &m {kinds: [run]}}\n- {name: b, use: x, match: *m, onConflict: lastWins}\n";
+    let body = "plugins:\n- {name: a, use: set-tags, with: {tags: {a: b}}, match: &m {kinds: [run]}}\n- {name: b, use: set-tags, with: {tags: {a: b}}, match: *m, onConflict: lastWins}\n";
     let plugins = load(&format!("{HEAD}{body}")).file.plugins;
     let kinds = plugins[1].r#match.as_ref().map(|m| m.kinds.clone());
     assert_eq!(kinds, Some(vec![KindName::Run]));

@@ -8,6 +8,9 @@ use serde_json::Value;
 use super::{suggest, units};
 use crate::plugins::library;
 
+/// More names than a message lists.
+const MOST_OPTIONS: usize = 12;
+
 /// The value has another type.
 pub(super) fn wrong_type(value: &Value, kind: &TypeKind, schema: &Value) -> String {
     let expected = type_names(kind);
@@ -43,7 +46,11 @@ pub(super) fn not_an_option<'a>(
     value: &Value,
     options: impl Iterator<Item = &'a str> + Clone,
 ) -> String {
-    let quoted: Vec<String> = options.clone().map(|name| format!("`{name}`")).collect();
+    let mut quoted: Vec<String> = options.clone().map(|name| format!("`{name}`")).collect();
+    if quoted.len() > MOST_OPTIONS {
+        let rest = quoted.split_off(3);
+        quoted.push(format!("one of {} more", rest.len()));
+    }
     let choice = any_of(&quoted);
     let Some(text) = value.as_str() else {
         return format!("expected {choice}, but this is {}", name_of(value));

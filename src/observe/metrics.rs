@@ -10,6 +10,7 @@ use prometheus::{
     IntGaugeVec, Opts, Registry, TextEncoder,
 };
 
+use super::workers::WorkerVectors;
 use crate::admission::decision::{Decision, Part, PartResult};
 use crate::admission::review::Kind;
 use crate::admission::verdict::Phase;
@@ -39,6 +40,8 @@ pub struct Metrics {
     certificate_expiration: IntGaugeVec,
     pub audit_event_total: IntCounter,
     pub audit_error_total: IntCounterVec,
+    /// Worker processes of Python plugins.
+    pub workers: WorkerVectors,
 }
 
 #[derive(Clone)]
@@ -82,12 +85,14 @@ impl Metrics {
             "request_duration_seconds",
             "Time from a whole request to its answer, by kind.",
             &["kind"],
+            &BUCKETS,
         )?;
         let plugin = PluginVectors {
             duration: table.histograms(
                 "plugin_duration_seconds",
                 "Time of one call of a plugin, by plugin, phase, kind and whether it rejected.",
                 &["plugin", "phase", "kind", "rejected"],
+                &BUCKETS,
             )?,
             rejection_total: table.counters(
                 "plugin_rejection_total",
@@ -183,6 +188,7 @@ impl Metrics {
                 "Audit events that a sink did not take.",
                 &["sink"],
             )?,
+            workers: WorkerVectors::register(&table)?,
             registry: registry.clone(),
         };
         registry.register(Box::new(
@@ -331,12 +337,12 @@ impl MemberMetrics {
 }
 
 /// Makes metrics under this program's name and registers each.
-struct Table<'r> {
+pub(super) struct Table<'r> {
     registry: &'r Registry,
 }
 
 impl Table<'_> {
-    fn counters(
+    pub fn counters(
         &self,
         name: &str,
         help: &str,
@@ -349,7 +355,7 @@ impl Table<'_> {
         self.register(IntCounter::with_opts(opts(name, help))?)
     }
 
-    fn gauges(
+    pub fn gauges(
         &self,
         name: &str,
         help: &str,
@@ -362,13 +368,14 @@ impl Table<'_> {
         self.register(IntGauge::with_opts(opts(name, help))?)
     }
 
-    fn histograms(
+    pub fn histograms(
         &self,
         name: &str,
         help: &str,
         labels: &[&str],
+        buckets: &[f64],
     ) -> Result<HistogramVec, prometheus::Error> {
-        let opts = HistogramOpts::from(opts(name, help)).buckets(BUCKETS.to_vec());
+        let opts = HistogramOpts::from(opts(name, help)).buckets(buckets.to_vec());
         self.register(HistogramVec::new(opts, labels)?)
     }
 

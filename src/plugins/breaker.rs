@@ -113,11 +113,12 @@ impl Attempt<'_> {
         self.ending = Ending::Succeeded;
     }
 
-    /// From here on, being dropped says nothing about the plugin.
+    /// Whether, from here on, being dropped says nothing about the plugin.
     pub fn inconclusive_if(&mut self, inconclusive: bool) {
-        if inconclusive {
-            self.ending = Ending::Inconclusive;
-        }
+        self.ending = match inconclusive {
+            true => Ending::Inconclusive,
+            false => Ending::Failed,
+        };
     }
 }
 

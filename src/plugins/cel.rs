@@ -8,6 +8,7 @@
 
 mod check;
 mod conditions;
+mod constant;
 mod equal;
 mod explain;
 mod functions;
@@ -20,6 +21,7 @@ mod program;
 mod rewrite;
 mod rules;
 mod scope;
+mod shape;
 pub mod source;
 #[cfg(test)]
 mod tests;
@@ -32,12 +34,13 @@ use std::sync::Arc;
 use ::cel::Env;
 use ::cel::common::types::{CelNull, CelString};
 use json_patch::PatchOperation;
+use regex::Regex;
 use serde_json::Value;
 
 pub use self::conditions::Conditions;
 pub use self::functions::{gigabytes, seconds};
 use self::language::Pattern;
-use self::meter::{BUDGET, Meter};
+use self::meter::{BUDGET, Known, Meter};
 use self::mutate::Mutation;
 pub use self::program::CompileError;
 use self::program::{Compiler, Program, enumerated, type_name};
@@ -54,6 +57,8 @@ pub struct Policy {
     env: Arc<Env>,
     params: Value,
     patterns: Vec<Pattern>,
+    /// The patterns among the parameters, where an expression picks one.
+    known: Option<Arc<Known>>,
     variables: Vec<Variable>,
     validations: Vec<Validation>,
     annotations: Vec<(String, Program)>,
@@ -81,7 +86,7 @@ impl Policy {
         let globals: Vec<&str> = GLOBALS.iter().copied().chain(["params"]).collect();
         let mut compiler = Compiler::new(&globals, Some(&names), Some(params))?;
 
-        let variables = compile_variables(&mut compiler, source, &names);
+        let mut variables = compile_variables(&mut compiler, source, &names);
         let validations = enumerated(&source.validations, "validations")
             .filter_map(|(field, validation)| compile_validation(&mut compiler, &field, validation))
             .collect();
@@ -104,9 +109,13 @@ impl Policy {
         if !compiler.errors.is_empty() {
             return Err(compiler.errors);
         }
+        constant::fold(&mut variables, params, &compiler.patterns, compiler.env);
         Ok(Self {
             env: Arc::clone(compiler.env),
             patterns: compiler.patterns,
+            known: compiler
+                .picks_patterns
+                .then(|| Arc::new(known_patterns(params))),
             params: params.clone(),
             variables,
             validations,
@@ -140,7 +149,7 @@ impl Policy {
     /// A rule that errors, or spends the budget, is a fault. A denial that another rule has
     /// come to stands beside it all the same, and the error becomes a warning.
     pub fn evaluate(&self, call: &Call) -> Outcome {
-        let meter = Meter::new(BUDGET);
+        let meter = Meter::new(BUDGET).knowing(self.known.as_ref());
         let verdict = match call.phase {
             Phase::Mutating => self.mutate(call, &meter),
             Phase::Validating => self.validate(call, &meter),
@@ -330,9 +339,30 @@ fn compile_variables(
                 .push(program.as_ref().map_or(0, |program| program.depth));
         }
         let key = format!("variables.{name}");
-        variables.extend(program.map(|program| Variable { key, program }));
+        variables.extend(program.map(|program| Variable {
+            key,
+            program,
+            constant: None,
+        }));
     }
     variables
+}
+
+/// Every text among the parameters that is a regular expression. What is none is an error when an
+/// expression picks it.
+fn known_patterns(params: &Value) -> Known {
+    match params {
+        Value::String(text) => {
+            let regex = Regex::new(text).ok();
+            regex
+                .map(|regex| (text.clone(), regex))
+                .into_iter()
+                .collect()
+        }
+        Value::Array(items) => items.iter().flat_map(known_patterns).collect(),
+        Value::Object(members) => members.values().flat_map(known_patterns).collect(),
+        _ => Known::new(),
+    }
 }
 
 fn compile_validation(

@@ -14,12 +14,15 @@ use bytes::Bytes;
 use criterion::{Criterion, criterion_group, criterion_main};
 use dstack_admission::admission::effective::effective;
 use dstack_admission::admission::review::{Kind, Review};
+use dstack_admission::admission::revision::Revision;
+use dstack_admission::admission::verdict::{Call, Phase};
 use dstack_admission::config::{self, resolve};
 use dstack_admission::engine::Engine;
+use dstack_admission::plugins::Backend;
 use dstack_admission::protocol::dstack::decode_request;
 use tokio::time::Instant;
 
-const SPEC: &str = "tests/specs/0.22.5/service.json";
+const SPEC: &str = "tests/specs/0.22.5/plain-service-full.json";
 const CHAIN: &str = "tests/bench/library.yaml";
 
 fn read(path: &str) -> String {
@@ -53,18 +56,26 @@ fn reference(c: &mut Criterion) {
 fn what_a_spec_asks_for(c: &mut Criterion) {
     let review = review();
     c.bench_function("effective", |b| {
-        b.iter(|| effective(Kind::Run, black_box(review.spec.value())));
+        b.iter(|| {
+            let spec = black_box(review.spec.value());
+            effective(Kind::Run, spec, spec)
+        });
     });
 }
 
-fn the_library(c: &mut Criterion) {
+/// A chain of every built-in policy, which the spec keeps to.
+fn engine() -> Engine {
     let loaded = config::parse(&read(CHAIN), CHAIN);
     let settings = loaded
         .then(|loaded| resolve::resolve(loaded, SystemTime::now()))
         .map_err(|problems| problems.to_string())
         .unwrap();
-    let none = Engine::new(Default::default(), settings.deadline);
-    let engine = Engine::new(settings.chain, settings.deadline);
+    Engine::new(settings.chain, settings.deadline)
+}
+
+fn the_library(c: &mut Criterion) {
+    let engine = engine();
+    let none = Engine::new(Default::default(), engine.deadline());
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .build()
@@ -82,5 +93,43 @@ fn the_library(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, reference, what_a_spec_asks_for, the_library);
+/// Each built-in policy in the phases in which it is called.
+fn each_policy(c: &mut Criterion) {
+    let review = Arc::new(review());
+    let value = Arc::clone(review.spec.value());
+    let spec = Arc::new(Revision::new(Kind::Run, Arc::clone(&value), value));
+    let call = |phase| Call {
+        review: Arc::clone(&review),
+        spec: Arc::clone(&spec),
+        phase,
+    };
+    let calls = [call(Phase::Mutating), call(Phase::Validating)];
+    let engine = engine();
+    let mut group = c.benchmark_group("policy");
+    for member in engine.chain().members() {
+        let Backend::BuiltIn(built_in) = &member.plugin.backend else {
+            continue;
+        };
+        let asked: Vec<&Call> = calls
+            .iter()
+            .filter(|call| member.phases.contains(call.phase) && member.scope.covers(&review))
+            .collect();
+        group.bench_function(&built_in.name, |b| {
+            b.iter(|| {
+                for call in &asked {
+                    black_box(built_in.policy.evaluate(call));
+                }
+            });
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(
+    benches,
+    reference,
+    what_a_spec_asks_for,
+    the_library,
+    each_policy
+);
 criterion_main!(benches);

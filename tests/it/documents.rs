@@ -3,7 +3,7 @@
 use std::env;
 use std::fmt::Write as _;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use dstack_admission::admission::effective::Effective;
@@ -38,6 +38,68 @@ fn the_page_of_the_policies_is_up_to_date() {
         .output()
         .unwrap();
     is_up_to_date("policies.md", &String::from_utf8(output.stdout).unwrap());
+}
+
+/// Compares a whole file, or writes it.
+fn is_schema(path: &str, of: &str) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_dstack-admission"));
+    let schema = command.args(["schema", of]).output().unwrap().stdout;
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
+    if env::var_os("DOCUMENTS").is_some_and(|what| what == "write") {
+        fs::write(path, schema).unwrap();
+    } else {
+        assert!(
+            fs::read(&path).unwrap() == schema,
+            "{path:?} is out of date: run `make docs`"
+        );
+    }
+}
+
+#[test]
+fn the_schemas_for_editors_are_up_to_date() {
+    is_schema("deploy/schema/configuration.json", "configuration");
+    is_schema("deploy/schema/suite.json", "suite");
+}
+
+/// The YAML files of ours below a directory.
+fn files(directory: &Path, found: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            files(&path, found);
+        } else if path
+            .extension()
+            .is_some_and(|extension| extension == "yaml")
+        {
+            found.push(path);
+        }
+    }
+}
+
+#[test]
+fn every_example_tells_editors_its_schema() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut found = Vec::new();
+    files(&root.join("deploy"), &mut found);
+    assert!(found.len() >= 4, "{found:?}");
+    for path in found {
+        let text = fs::read_to_string(&path).unwrap();
+        let first = text.lines().next().unwrap();
+        let schema = first.strip_prefix("# yaml-language-server: $schema=");
+        let schema = schema.unwrap_or_else(|| panic!("{}: no modeline", path.display()));
+        let is_suite = path.to_string_lossy().ends_with(".test.yaml");
+        let of = if is_suite {
+            "suite.json"
+        } else {
+            "configuration.json"
+        };
+        assert!(schema.ends_with(of), "{}: {schema}", path.display());
+        assert!(
+            path.parent().unwrap().join(schema).is_file(),
+            "{}: {schema}",
+            path.display()
+        );
+    }
 }
 
 #[test]

@@ -51,23 +51,32 @@ fn every_example_configuration_is_clean() {
 }
 
 #[test]
-fn the_rules_in_the_readme_load() {
-    let readme = fs::read_to_string(Path::new(ROOT).join("README.md")).expect("the README");
-    let blocks = readme
-        .split("```yaml\n")
-        .skip(1)
-        .filter_map(|rest| rest.split("```").next());
-    let chains: Vec<&str> = blocks
-        .filter(|block| block.starts_with("plugins:\n  - name:"))
-        .collect();
-    assert!(!chains.is_empty());
-    let directory = tempfile::tempdir().expect("a directory");
-    for (index, chain) in chains.into_iter().enumerate() {
-        let path = directory.path().join(format!("{index}.yaml"));
-        let header = "apiVersion: dstack-admission/v1\nkind: AdmissionConfiguration\n";
-        fs::write(&path, format!("{header}{chain}")).expect("written");
-        is_clean(chain, &check(&["--config", &path.to_string_lossy()]));
+fn every_chain_in_the_documentation_loads() {
+    let root = Path::new(ROOT);
+    let mut pages = vec![root.join("README.md")];
+    for entry in fs::read_dir(root.join("docs")).expect("the documentation") {
+        pages.push(entry.expect("an entry").path());
     }
+    let directory = tempfile::tempdir().expect("a directory");
+    let mut loaded = 0;
+    for page in pages {
+        let text = fs::read_to_string(&page).expect("a page");
+        let blocks = text.split("```yaml\n").skip(1);
+        for block in blocks.filter_map(|rest| rest.split("```").next()) {
+            let header = "apiVersion: dstack-admission/v1\nkind: AdmissionConfiguration\n";
+            let configuration = match block {
+                chain if chain.starts_with("plugins:\n") => format!("{header}{chain}"),
+                whole if whole.contains(header) => whole.to_owned(),
+                _ => continue,
+            };
+            let path = directory.path().join(format!("{loaded}.yaml"));
+            fs::write(&path, configuration).expect("written");
+            let what = format!("{}:\n{block}", page.display());
+            is_clean(&what, &check(&["--config", &path.to_string_lossy()]));
+            loaded += 1;
+        }
+    }
+    assert!(loaded > 30, "{loaded}");
 }
 
 #[test]

@@ -3,6 +3,7 @@
 
 pub mod certificates;
 pub mod client;
+pub mod environment;
 pub mod fake;
 pub mod sidecar;
 

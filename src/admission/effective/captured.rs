@@ -28,7 +28,7 @@ fn of(name: &str, version: &str) -> Option<Value> {
         "gateway" => Kind::Gateway,
         _ => Kind::Run,
     };
-    Some(effective(kind, spec))
+    Some(effective(kind, spec, spec))
 }
 
 /// Without what is really different: where the old list of groups stands, and what dstack 0.19

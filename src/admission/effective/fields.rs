@@ -9,14 +9,16 @@ static NOTHING: Value = Value::Null;
 
 /// The two places of a run or fleet spec that say the same things.
 pub(super) struct Fields<'s> {
+    original: &'s Value,
     pub(super) spec: &'s Value,
     pub(super) configuration: &'s Value,
     profile: &'s Value,
 }
 
 impl<'s> Fields<'s> {
-    pub(super) fn of(spec: &'s Value) -> Self {
+    pub(super) fn of(original: &'s Value, spec: &'s Value) -> Self {
         Self {
+            original,
             spec,
             configuration: spec.get("configuration").unwrap_or(&NOTHING),
             profile: spec.get("profile").unwrap_or(&NOTHING),
@@ -26,6 +28,19 @@ impl<'s> Fields<'s> {
     /// The merged profile's value: the configuration's if it is not null, else the profile's.
     pub(super) fn merged(&self, key: &str) -> Option<&'s Value> {
         field(self.configuration, key).or_else(|| field(self.profile, key))
+    }
+
+    /// What may bring GPUs that nobody names.
+    pub(super) fn brings_gpus(&self, reservation: Option<&str>) -> Option<&'static str> {
+        let places = ["configuration", "profile"];
+        let mut chosen = places.iter().filter_map(|place| self.original.get(place));
+        match reservation {
+            _ if chosen.any(|place| field(place, "instance_types").is_some()) => {
+                Some("instance_types")
+            }
+            Some(_) => Some("reservation"),
+            None => None,
+        }
     }
 
     /// As [`Fields::merged`], with the place it stands at.
@@ -110,8 +125,13 @@ pub(super) fn seconds(value: Option<&Value>, default: i64) -> i64 {
 }
 
 /// A whole number or a range of them; `least` is what an absent minimum stands for.
+///
+/// dstack takes negative counts, of GPUs for instance: they are none, and make no room elsewhere.
 pub(super) fn span(value: Option<&Value>, least: i64) -> Span {
-    let whole = |value: &Value| value.as_i64().or_else(|| exact(value.as_f64()?));
+    let whole = |value: &Value| {
+        let number = value.as_i64().or_else(|| exact(value.as_f64()?));
+        number.map(|number| number.max(0))
+    };
     match value {
         Some(value @ Value::Number(_)) => match whole(value) {
             Some(number) => Span {

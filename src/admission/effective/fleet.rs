@@ -24,10 +24,7 @@ fn cloud<'s>(fields: &Fields<'s>, common: Effective<'s>) -> Effective<'s> {
     let target = nodes.and_then(|nodes| field(nodes, "target")?.as_i64());
     let resources = Resources::of(configuration, "configuration");
     let reservation = fields.merged_text("reservation");
-    let brought_by = match fields.merged("instance_types") {
-        Some(_) => Some("instance_types"),
-        None => reservation.map(|_| "reservation"),
-    };
+    let brought_by = fields.brings_gpus(reservation);
     let group = Group {
         path: "configuration".to_owned(),
         pointer: "/configuration".to_owned(),

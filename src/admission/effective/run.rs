@@ -110,11 +110,7 @@ impl<'s> ConfigurationPart<'s> {
         let reservation = either("reservation").or_else(|| fields.merged_text("reservation"));
         let spot_policy = either("spot_policy").or_else(|| fields.merged_text("spot_policy"));
         let resources = Resources::of(self.value, &self.path);
-        let brought_by = match reservation {
-            _ if fields.merged("instance_types").is_some() => Some("instance_types"),
-            Some(_) => Some("reservation"),
-            None => None,
-        };
+        let brought_by = fields.brings_gpus(reservation);
         Group {
             name: text(self.value, "name").filter(|_| !std::ptr::eq(self.value, self.top)),
             nodes,
@@ -314,9 +310,11 @@ fn commands(configuration: &Value) -> Vec<Command<'_>> {
     for key in ["commands", "init", "setup"] {
         listed(&mut found, "configuration", configuration, key);
     }
-    if let Some(text) = text(configuration, "entrypoint") {
-        let path = "configuration.entrypoint".to_owned();
-        found.push(Command { path, text });
+    for key in ["entrypoint", "shell"] {
+        if let Some(text) = text(configuration, key) {
+            let path = format!("configuration.{key}");
+            found.push(Command { path, text });
+        }
     }
     for part in parts(configuration) {
         if part.path != "configuration" {
@@ -339,6 +337,10 @@ fn listed<'s>(found: &mut Vec<Command<'s>>, path: &str, place: &'s Value, key: &
 fn fleets<'s>(fields: &Fields<'s>) -> Option<Vec<FleetReference<'s>>> {
     let (path, value) = fields.placed("fleets")?;
     let items = value.as_array().map(Vec::as_slice).unwrap_or_default();
+    // An empty list names none, and so leaves all open.
+    if items.is_empty() {
+        return None;
+    }
     let reference = |(index, item): (usize, &'s Value)| {
         let (project, name) = reference(item)?;
         let path = format!("{path}[{index}]");

@@ -5,6 +5,10 @@ use serde_json::{Value, json};
 
 use super::*;
 
+fn effective(kind: Kind, spec: &Value) -> Value {
+    super::effective(kind, spec, spec)
+}
+
 fn run(configuration: Value) -> Value {
     run_with(configuration, Value::Null)
 }
@@ -95,6 +99,7 @@ fn privileged_is_found_wherever_it_is_said(#[case] configuration: Value, #[case]
 #[case::default_of_a_vendor(json!({"resources": {"gpu": {"vendor": "nvidia", "count": {"min": 0, "max": null}}}}), 0, 0)]
 #[case::one(json!({"resources": {"gpu": {"count": {"min": 1, "max": 1}}}}), 1, 1)]
 #[case::unbounded(json!({"resources": {"gpu": {"count": {"min": 1, "max": null}}}}), 1, UNLIMITED)]
+#[case::below_none(json!({"resources": {"gpu": {"count": {"min": -8, "max": -8}}}}), 0, 0)]
 #[case::named(json!({"resources": {"gpu": {"name": ["H100"], "count": {"min": 0, "max": null}}}}), 0, UNLIMITED)]
 #[case::nodes(json!({"nodes": 4, "resources": {"gpu": {"count": {"min": 1, "max": 2}}}}), 4, 8)]
 #[case::instance_type(json!({"instance_types": ["p5.48xlarge"], "resources": {"gpu": {"count": {"min": 0, "max": null}}}}), 0, UNLIMITED)]
@@ -292,4 +297,13 @@ fn what_is_no_spec_at_all_asks_for_nothing_and_harms_nothing() {
             assert!(effective(kind, &spec).is_object(), "{kind} {spec}");
         }
     }
+}
+
+#[test]
+fn instance_types_that_a_plugin_set_bring_no_gpus() {
+    let original = json!({"configuration": {"type": "task"}});
+    let narrowed = json!({"configuration": {"type": "task", "instance_types": ["g5.xlarge"]}});
+    let of = |original| super::effective(Kind::Run, original, &narrowed)["gpus"]["max"].clone();
+    assert_eq!(of(&original), 0);
+    assert_eq!(of(&narrowed), UNLIMITED);
 }

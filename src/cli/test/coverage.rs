@@ -61,7 +61,7 @@ fn rules_of(plugin: &Plugin) -> Option<Rules<'_>> {
             built_in: Some(&built_in.name),
             rules: built_in.policy.rules().collect(),
         }),
-        Backend::Webhook(_) | Backend::Rest(_) => None,
+        Backend::Webhook(_) | Backend::Rest(_) | Backend::Python(_) => None,
     }
 }
 

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use super::super::load::user_state_dir;
 use super::expected::Expected;
 use super::file::{Case as CaseEntry, PolicyTests};
 use super::source::{Source, Sources};
@@ -99,7 +100,8 @@ impl Loader {
             return known.clone();
         }
         let parsed = config::read(path);
-        let loaded = parsed.then(|loaded| offline::of_configuration(loaded, default_time()));
+        let loaded = parsed
+            .then(|loaded| offline::of_configuration(loaded, &user_state_dir(), default_time()));
         let tested = match loaded {
             Ok(offline) => Some(Arc::new(Tested::new(offline, path, &self.schemas))),
             Err(problems) => {
@@ -234,7 +236,7 @@ impl<'l> Reading<'l> {
     }
 
     fn inline(&mut self, plugins: &[PluginEntry], at: &str) -> Option<Arc<Tested>> {
-        match offline::of_plugins(plugins, at, &self.places, default_time()) {
+        match offline::of_plugins(plugins, at, &self.places, &user_state_dir(), default_time()) {
             Ok(offline) => {
                 let tested = Tested::new(offline, self.path, &self.loader.schemas);
                 self.not_empty(Arc::new(tested), at)

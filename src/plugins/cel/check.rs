@@ -285,7 +285,7 @@ fn similarity(name: &str, known: &str) -> f64 {
 }
 
 /// ` (did you mean …?)`, or nothing.
-fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> String {
+pub(super) fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> String {
     known
         .filter(|known| !known.starts_with('@') && near(name, known))
         .max_by(|a, b| similarity(name, a).total_cmp(&similarity(name, b)))

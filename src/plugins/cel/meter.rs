@@ -5,12 +5,15 @@
 //! of an expression evaluated once, or for [`BYTES`] of text read or copied.
 
 use std::any::Any;
+use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use ::cel::ExecutionError;
 use ::cel::common::types::{CelBytes, CelList, CelMap, CelOptional, CelString, Kind, Type};
 use ::cel::common::value::{StaticVal, Val};
 
+use regex::Regex;
 use serde_json::Value;
 
 use crate::admission::verdict::{Fault, FaultKind};
@@ -29,7 +32,12 @@ static METER: Type = Meter::TYPE;
 pub(super) struct Meter {
     left: AtomicU64,
     exhausted: AtomicBool,
+    known: Option<Arc<Known>>,
 }
+
+/// Regular expressions by their text, made when the policy was compiled: those among its
+/// parameters, which an expression may pick from.
+pub(super) type Known = HashMap<String, Regex>;
 
 impl Meter {
     /// What a function that takes the meter declares.
@@ -39,7 +47,21 @@ impl Meter {
         Self {
             left: AtomicU64::new(units),
             exhausted: AtomicBool::new(false),
+            known: None,
         }
+    }
+
+    /// A budget for expressions that may use these patterns.
+    pub(super) fn knowing(self, known: Option<&Arc<Known>>) -> Self {
+        Self {
+            known: known.cloned(),
+            ..self
+        }
+    }
+
+    /// The regular expression of a text, if it is a parameter's.
+    pub(super) fn known(&self, pattern: &str) -> Option<&Regex> {
+        self.known.as_ref()?.get(pattern)
     }
 
     /// Takes `units` off the budget.

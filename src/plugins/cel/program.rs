@@ -13,6 +13,7 @@ use super::explain::explain;
 use super::language::{self, Pattern};
 use super::rewrite::Rewriter;
 use super::scope::Scope;
+use super::shape::unknown_members;
 use crate::admission::verdict::{Fault, FaultKind};
 
 /// The longest expression, in bytes. The parser recurses, and worker threads have small stacks.
@@ -34,7 +35,7 @@ pub(super) struct Program {
     pub(super) text: String,
     /// How deep its evaluation nests.
     pub(super) depth: usize,
-    expr: IdedExpr,
+    pub(super) expr: IdedExpr,
 }
 
 impl Program {
@@ -107,6 +108,8 @@ pub(super) struct Compiler<'a> {
     pub(super) names: Names<'a>,
     pub(super) params: Option<&'a Value>,
     pub(super) patterns: Vec<Pattern>,
+    /// Whether some expression picks a pattern while it is evaluated.
+    pub(super) picks_patterns: bool,
     pub(super) errors: Vec<CompileError>,
     /// Whether one evaluation of the policy runs an expression more than once.
     pub(super) repeated: bool,
@@ -136,6 +139,7 @@ impl<'a> Compiler<'a> {
             names: Names { globals, variables },
             params,
             patterns: Vec::new(),
+            picks_patterns: false,
             errors: Vec::new(),
             repeated: false,
         })
@@ -164,11 +168,13 @@ impl<'a> Compiler<'a> {
             }
         };
         let (mut findings, depth) = check(&expr, &self.names, self.env);
+        findings.extend(unknown_members(&expr));
         if findings.is_empty() {
             let mut rewriter = Rewriter::new(self.params, &mut self.patterns);
             rewriter.loops = usize::from(self.repeated);
             rewriter.rewrite(&mut expr);
             findings = rewriter.findings;
+            self.picks_patterns |= rewriter.picks_patterns;
         }
         let sound = findings.is_empty();
         for Finding { id, message } in findings {

@@ -28,6 +28,8 @@ pub(super) struct Rewriter<'a> {
     pub(super) params: Option<&'a Value>,
     /// The patterns of the whole policy.
     pub(super) patterns: &'a mut Vec<Pattern>,
+    /// Whether some pattern is only known while evaluating.
+    pub(super) picks_patterns: bool,
     pub(super) findings: Vec<Finding>,
     locals: Vec<String>,
     /// How many comprehensions are around the current node.
@@ -39,6 +41,7 @@ impl<'a> Rewriter<'a> {
         Self {
             params,
             patterns,
+            picks_patterns: false,
             findings: Vec::new(),
             locals: Vec::new(),
             loops: 0,
@@ -212,6 +215,7 @@ impl<'a> Rewriter<'a> {
     /// Makes the regular expression of a pattern that is known, and says whether there is one.
     fn pattern(&mut self, pattern: &mut IdedExpr) -> bool {
         let Some(known) = self.known_text(pattern) else {
+            self.picks_patterns = true;
             return false;
         };
         match Regex::new(&known) {

@@ -105,6 +105,8 @@ pub(super) struct Variable {
     /// `variables.NAME`, as expressions spell it.
     pub(super) key: String,
     pub(super) program: Program,
+    /// What it always is, if that is known.
+    pub(super) constant: Option<Value>,
 }
 
 /// One variable on top of everything below it.
@@ -129,6 +131,9 @@ impl VariableResolver for Layer<'_> {
     fn resolve<'b>(&'b self, name: &str) -> Option<CowVal<'b, 'b>> {
         if name != self.variable.key {
             return self.below.resolve(name);
+        }
+        if let Some(constant) = &self.variable.constant {
+            return Some(borrow(constant));
         }
         let value = self.value().as_ref().ok()?;
         Some(CowVal::Borrowed(value.as_ref()))

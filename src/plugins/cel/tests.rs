@@ -49,7 +49,7 @@ fn call(spec: &Value, phase: Phase) -> Call {
     };
     Call {
         review: Arc::new(review),
-        spec: Arc::new(Revision::new(Kind::Run, value)),
+        spec: Arc::new(Revision::new(Kind::Run, Arc::clone(&value), value)),
         phase,
     }
 }

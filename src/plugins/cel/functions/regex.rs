@@ -70,6 +70,9 @@ fn matches(
     meter: &Meter,
 ) -> Result<CelBool, ExecutionError> {
     meter.pay(meter::text(text.len()))?;
+    if let Some(regex) = meter.known(pattern.inner()) {
+        return Ok(regex.is_match(text.inner()).into());
+    }
     let regex = made("matches", pattern.inner(), meter)?;
     Ok(regex.is_match(text.inner()).into())
 }

@@ -55,10 +55,12 @@ pub(super) fn with_element<R>(
         params: compiler.params,
         patterns: std::mem::take(&mut compiler.patterns),
         errors: std::mem::take(&mut compiler.errors),
+        picks_patterns: compiler.picks_patterns,
         repeated: true,
     };
     let result = then(&mut knowing);
     compiler.patterns = knowing.patterns;
     compiler.errors = knowing.errors;
+    compiler.picks_patterns = knowing.picks_patterns;
     result
 }

@@ -25,6 +25,19 @@ fn message(expression: &str) -> String {
 #[case("[1].all(item, itm > 0)", "unknown name `itm` (did you mean `item`?)")]
 #[case("[1].all(x, x > 0) && x > 0", "unknown name `x`\n")]
 #[case(
+    "effective.gpu.max <= 8",
+    "`effective` has no `gpu` (did you mean `gpus`?)"
+)]
+#[case(
+    "effective.groups.all(g, g.gpus.maximum <= 8)",
+    "`g.gpus` has no `maximum`"
+)]
+#[case("effective.groups[0].nodes.mx == 1", "there is no member `mx`")]
+#[case(
+    "effective.exposure != null && effective.exposure.httpz == 'always'",
+    "`effective.exposure` has no `httpz` (did you mean `https`?)"
+)]
+#[case(
     "efective.gpus.max <= 8",
     "unknown name `efective` (did you mean `effective`?)"
 )]

@@ -1,0 +1,105 @@
+//! Environments that are made for a Python plugin: from wheels, without the network, once.
+
+use std::process::{Command, Output};
+
+use serde_json::{Value, json};
+
+use crate::harness::environment::wheels;
+use crate::harness::sidecar::SPEC;
+use crate::harness::{Home, Sidecar, with};
+
+/// A directory with wheels, and the plugin that is in them.
+fn home() -> (Home, Value) {
+    let home = Home::new();
+    let directory = home.path("wheels");
+    std::fs::create_dir(&directory).unwrap();
+    let [dstack, house] = wheels(&directory);
+    let plugin = json!({
+        "name": "legacy",
+        "python": {
+            "plugin": "house_rules",
+            "interpreter": real_python(),
+            "install": ["--no-index", dstack, house],
+        },
+    });
+    (home, plugin)
+}
+
+/// What `python3` really runs, which may itself need an environment that the sidecar has not.
+fn real_python() -> String {
+    let mut command = Command::new("python3");
+    let asked = command
+        .args(["-c", "import sys; print(sys.executable)"])
+        .output();
+    String::from_utf8(asked.expect("install python3").stdout)
+        .unwrap()
+        .trim()
+        .to_owned()
+}
+
+fn keys(plugin: &Value) -> Value {
+    json!({"tls": "off", "plugins": [plugin]})
+}
+
+fn check(home: &Home, plugin: &Value) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_dstack-admission"))
+        .env_clear()
+        .env("PIP_RETRIES", "0")
+        .arg("check")
+        .arg("--config")
+        .arg(home.configure(&keys(plugin)))
+        .output()
+        .unwrap()
+}
+
+#[tokio::test]
+async fn an_environment_is_made_once_and_anew_when_it_is_not_whole() {
+    let (home, plugin) = home();
+    let checked = check(&home, &plugin);
+    let said = String::from_utf8_lossy(&checked.stderr).into_owned();
+    assert!(checked.status.success(), "{said}");
+    let shown = String::from_utf8(checked.stdout).unwrap();
+    assert!(
+        shown.contains("legacy: house_rules 1.2, dstack 0.0.1"),
+        "{shown}"
+    );
+
+    let sidecar = Sidecar::start_in(home, keys(&plugin)).await;
+    sidecar.review(SPEC).await.assert_allowed();
+    let there = sidecar.logged("the environment is there already").unwrap();
+    let environment = std::path::Path::new(there["environment"].as_str().unwrap());
+    let made = std::fs::metadata(environment.join("pyvenv.cfg"))
+        .unwrap()
+        .modified()
+        .unwrap();
+
+    // As a crash in the middle would leave it.
+    let home = sidecar.stop().await;
+    std::fs::remove_file(environment.join("dstack-admission-complete")).unwrap();
+    std::fs::write(environment.join("half-made"), "").unwrap();
+    assert!(check(&home, &plugin).status.success());
+    let anew = std::fs::metadata(environment.join("pyvenv.cfg"))
+        .unwrap()
+        .modified()
+        .unwrap();
+    assert!(anew > made && !environment.join("half-made").exists());
+}
+
+#[test]
+fn what_does_not_have_its_hash_is_not_installed() {
+    let (home, plugin) = home();
+    let wheel = plugin["python"]["install"][1].as_str().unwrap();
+    let hashed = format!("{wheel} --hash=sha256:{}", "0".repeat(64));
+    let plugin = with(
+        plugin.clone(),
+        json!({"python": {"install": ["--no-index", hashed]}}),
+    );
+    let checked = check(&home, &plugin);
+    assert_eq!(checked.status.code(), Some(2));
+    let said = String::from_utf8(checked.stderr).unwrap();
+    assert!(
+        said.contains("plugin `legacy` was not loaded: its environment cannot be made"),
+        "{said}"
+    );
+    assert!(said.contains("DO NOT MATCH THE HASHES"), "{said}");
+}

@@ -1,0 +1,4 @@
+import logging
+
+logging.getLogger("early").warning("about to fail")
+raise KeyError("LICENSE")
