@@ -5,7 +5,7 @@ PYTHON ?= python3
 E2E := target/e2e/tests/bin/python
 TOOLS := target/tools
 
-.PHONY: help build test test-quick test-rust test-policies test-e2e test-e2e-quick specs lint demo docs bench bench-quick
+.PHONY: help build test test-quick test-rust test-policies test-python test-e2e test-e2e-quick specs lint demo docs bench bench-quick
 
 help: ## List the targets.
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 18
@@ -13,7 +13,7 @@ help: ## List the targets.
 build: ## Build the binary, target/debug/dstack-admission.
 	cargo build --locked
 
-test: test-rust test-policies test-e2e ## All tests: Rust, and end to end with real dstack servers of four versions.
+test: test-rust test-policies test-python test-e2e ## All tests: Rust, and end to end with real dstack servers of four versions.
 
 test-quick: test-rust test-policies test-e2e-quick ## All tests, end to end with the newest dstack server alone.
 
@@ -27,6 +27,10 @@ test-rust: build ## Unit, property and integration tests.
 test-policies: build ## The suites of the built-in policies and of the examples; every rule has to fire.
 	target/debug/dstack-admission test --built-in --coverage 100 src/plugins/library
 	target/debug/dstack-admission test --coverage 100 deploy/examples
+
+test-python: ## The worker of Python plugins, with the models of four dstack versions.
+	$(PYTHON) tests/e2e/environments.py
+	$(E2E) -m pytest tests/python
 
 test-e2e: build ## End to end with real dstack servers.
 	$(PYTHON) tests/e2e/environments.py

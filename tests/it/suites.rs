@@ -300,7 +300,7 @@ async fn plugins_over_http_are_left_out_and_nothing_of_the_server_is_needed() {
             fake.webhook("hook"),
             {"fanOut": [
                 {"name": "quota", "rest": {"url": "https://${QUOTA}", "caFile": "/nowhere/ca.crt"}},
-                {"name": "tag", "cel": {"mutations": [{"set": {"path": "/a", "value": 1}}]}},
+                {"name": "tag", "cel": {"mutations": [{"set": {"path": "/configuration/priority", "value": 1}}]}},
             ]},
         ],
         "exemptions": [{"plugins": ["hook", "tag"], "match": {"users": ["ada"]}, "reason": "x", "expires": "2026-06-30"}],
@@ -313,7 +313,7 @@ apiVersion: dstack-admission/v1
 kind: PolicyTests
 configuration: admission.yaml
 cases:
-- {name: tagged, kind: run, spec: {}, expect: {decision: patched, spec: {a: 1}}}
+- {name: tagged, kind: run, spec: {}, expect: {decision: patched, spec: {configuration: {priority: 1}}}}
 - {name: exempt, from: tagged, user: ada, expect: {decision: allowed}}
 - {name: later, from: exempt, at: 2026-07-01, expect: {decision: patched}}
 ",
@@ -351,7 +351,7 @@ fn what_monitored_plugins_would_do_can_be_expected() {
 kind: PolicyTests
 plugins:
 - {{name: no, mode: monitor, cel: {{validations: [{{expression: 'false'}}]}}}}
-- {{name: tag, mode: monitor, cel: {{mutations: [{{set: {{path: /a, value: 1}}}}]}}}}
+- {{name: tag, mode: monitor, cel: {{mutations: [{{set: {{path: /configuration/priority, value: 1}}}}]}}}}
 cases:
 - {{name: a, kind: run, spec: {{}}, expect: {{decision: allowed, monitored: {{deny: [{deny}], patch: [{patch}]}}}}}}
 ")
