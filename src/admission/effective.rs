@@ -67,7 +67,7 @@ pub struct Effective<'s> {
 
     /// Dollars an hour for each machine. Unlimited when nothing is said.
     pub max_price: f64,
-    /// Seconds that the run may last. Unlimited when `off` or nothing is said.
+    /// Seconds that the run may last. Unlimited when 0, `off` or nothing is said.
     pub max_duration: i64,
     /// Seconds that the run may take to stop: 300 when nothing is said.
     pub stop_duration: i64,
@@ -324,7 +324,7 @@ fn volume<'s>(configuration: &'s Value, common: Effective<'s>) -> Effective<'s> 
         regions: one("region"),
         availability_zones: one("availability_zone"),
         volume: Some(Volume {
-            size: size.unwrap_or(0.0),
+            size: size.filter(|_| !external).unwrap_or(0.0),
             external,
             volume_id,
             claim_name,

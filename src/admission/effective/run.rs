@@ -54,7 +54,11 @@ pub(super) fn effective<'s>(fields: &Fields<'s>, common: Effective<'s>) -> Effec
         priority: field(configuration, "priority")
             .map_or(0, |priority| priority.as_i64().unwrap_or(UNLIMITED)),
         max_price: fields.price(),
-        max_duration: seconds(fields.merged("max_duration"), UNLIMITED),
+        // dstack's runner sets no timer for 0.
+        max_duration: match seconds(fields.merged("max_duration"), UNLIMITED) {
+            0 => UNLIMITED,
+            seconds => seconds,
+        },
         stop_duration: seconds(fields.merged("stop_duration"), STOP_DURATION),
         idle_duration: seconds(fields.merged("idle_duration"), IDLE_DURATION),
         inactivity_duration: match dev_environment {

@@ -42,6 +42,7 @@ fn a_price_is_the_merged_profiles(
 #[case::seconds("max_duration", json!(60), json!(60))]
 #[case::off("max_duration", json!("off"), json!(UNLIMITED))]
 #[case::null("max_duration", json!(null), json!(UNLIMITED))]
+#[case::no_timer("max_duration", json!(0), json!(UNLIMITED))]
 #[case::negative("max_duration", json!(-5), json!(UNLIMITED))]
 #[case::as_it_is_typed("max_duration", json!("1d"), json!(UNLIMITED))]
 #[case::stop("stop_duration", json!(null), json!(300))]
