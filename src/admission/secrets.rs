@@ -17,6 +17,10 @@ enum Place {
     Plain,
     /// Whatever is here or below is a secret.
     Secret,
+    Repos,
+    Repo,
+    /// What dstack takes for a path may be the rest of a URL, cut at the colon before its password.
+    RepoPath,
     Probes,
     Probe,
     Headers,
@@ -29,13 +33,16 @@ impl Place {
             (Place::Secret, _) => Place::Secret,
             (Place::Plain, "env" | "registry_auth" | "private") => Place::Secret,
             (Place::Plain, "probes") => Place::Probes,
+            (Place::Plain, "repos") => Place::Repos,
             (Place::Plain, _) => Place::Plain,
+            (Place::Repos, _) => Place::Repo,
+            (Place::Repo, "path") => Place::RepoPath,
             (Place::Probes, _) => Place::Probe,
             (Place::Probe, "headers") => Place::Headers,
             (Place::Probe, "url" | "body") => Place::Secret,
             (Place::Headers, _) => Place::Header,
             (Place::Header, "value") => Place::Secret,
-            (Place::Probe | Place::Header, _) => Place::Plain,
+            (Place::Repo | Place::RepoPath | Place::Probe | Place::Header, _) => Place::Plain,
         }
     }
 
@@ -93,6 +100,7 @@ fn redact_below(place: Place, path: &mut String, value: &mut Value, found: &mut 
             let redacted = match place {
                 Place::Secret if is_reference(text) || text.is_empty() => return,
                 Place::Secret => Some(REDACTED.to_owned()),
+                Place::RepoPath => without_password(text).or_else(|| without_credentials(text)),
                 _ => without_credentials(text),
             };
             if let Some(redacted) = redacted {
@@ -125,11 +133,29 @@ fn without_credentials(text: &str) -> Option<String> {
     Some(format!("{scheme}://{REDACTED}@{host}{end}"))
 }
 
+/// The rest of a URL without the password that it begins with, or nothing when it begins with none.
+fn without_password(text: &str) -> Option<String> {
+    let (password, rest) = text.split_once('@')?;
+    let is_one = !password.is_empty() && !password.contains('/');
+    is_one.then(|| format!("{REDACTED}@{rest}"))
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn a_password_that_dstack_takes_for_a_path_is_redacted() {
+        let repo = |path: &str| json!({"configuration": {"repos": [{"url": "https://robot", "path": path}]}});
+        let mut spec = repo("canary-7@git.example.com/acme/train.git");
+        assert_eq!(redact(&mut spec), ["/configuration/repos/0/path"]);
+        assert_eq!(spec, repo("[redacted]@git.example.com/acme/train.git"));
+        let mut plain = repo("work/a@b");
+        assert!(redact(&mut plain).is_empty());
+        assert_eq!(plain, repo("work/a@b"));
+    }
 
     #[test]
     fn what_dstack_sends_in_clear_is_redacted_and_listed() {
