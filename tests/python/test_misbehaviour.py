@@ -245,6 +245,7 @@ def test_a_policy_that_takes_all_memory_fails_and_the_worker_ends(mode: str, new
     assert is_well(worker)
     answer = misbehave(worker, mode)
     assert (answer["reason"], answer["message"]) == ("exception", "MisbehavingPolicy raised MemoryError")
+    assert answer["last"] is True
     assert worker.receive() is None
     assert worker.ended() == 1
 

@@ -136,9 +136,11 @@ class Host:
             body = encode({"result": "failed", **failed.report})
         except BaseException as error:
             body = encode({"result": "failed", **self._failure("the worker", error).report})
-        if len(body) > FRAME_LIMIT - len(head) - 6:
+        if len(body) > FRAME_LIMIT - len(head) - 18:
             body = encode({"result": "failed", **Failed("invalid-result", "the answer is too large").report})
-        return b'{"id":%b,%b' % (head, body[1:])
+        # Who ends after this answer says so, and is given no other review.
+        last = b'"last":true,' if self.out_of_memory else b""
+        return b'{"id":%b,%b%b' % (head, last, body[1:])
 
     async def _answer(self, request: dict[str, Any]) -> bytes:
         kind, spec = request["kind"], request["spec"]
