@@ -123,6 +123,7 @@ pub(super) const NAMES: &[&str] = &[
     "isCIDR",
     "isGlobalUnicast",
     "isGreaterThan",
+    "isImageReference",
     "isIP",
     "isInteger",
     "isLessThan",

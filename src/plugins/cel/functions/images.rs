@@ -5,12 +5,13 @@
 //! digest the tag is `latest`. What precedes the first `/` is a registry if it is `localhost` or
 //! has a dot or a colon, and comes out in lower case. `reference` is
 //! `registry/repository[:tag][@digest]`; `tag` and `digest` are empty where there is none. The
+//! `isImageReference(text)` says whether it is one. The
 //! grammar is that of github.com/distribution/reference, except that a capital alone makes no
 //! registry: `Acme/train` is an error, since `acme/train` is another image. Nothing is looked up.
 
 use std::collections::HashMap;
 
-use ::cel::common::types::{CelMap, CelMapKey, CelString};
+use ::cel::common::types::{CelBool, CelMap, CelMapKey, CelString};
 use ::cel::common::value::Val;
 use ::cel::{DeclarationError, Env, ExecutionError, add_overload};
 
@@ -27,7 +28,13 @@ const TAG_LENGTH: usize = 128;
 
 pub(super) fn library(env: &mut Env) -> Result<(), DeclarationError> {
     add_overload!(env, fn image_reference: (CelString) -> Result<CelMap>)?;
+    add_overload!(env, fn is_image_reference: (CelString) -> CelBool)?;
     Ok(())
+}
+
+/// Whether `imageReference` reads a text.
+fn is_image_reference(text: &CelString<'_>) -> CelBool {
+    parse(text.inner()).is_ok().into()
 }
 
 struct Reference<'a> {
