@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 LOOPBACK = "127.0.0.1"
+_KEEPERS: list[socket.socket] = []
 
 
 class DidNotStart(Exception):
@@ -107,15 +108,24 @@ def minimal_environment(**more: str) -> dict[str, str]:
 
 
 def free_port() -> int:
-    """A port nobody listens on, below the range from which the system takes ports for outgoing calls."""
+    """A port of loopback that stays free for the one process it is for until the run ends, over restarts too.
+
+    A bound socket that never listens keeps it: the system then gives the port to no outgoing call, the next
+    `free_port` passes it by, and a server that sets `SO_REUSEADDR`, as all of these do, listens beside it.
+    """
     while True:
+        keeper = socket.socket()
+        keeper.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         port = random.randrange(20000, 32000)
         with socket.socket() as probe:
             try:
                 probe.bind((LOOPBACK, port))
             except OSError:
+                keeper.close()
                 continue
-            return port
+        keeper.bind((LOOPBACK, port))
+        _KEEPERS.append(keeper)
+        return port
 
 
 def listens(port: int) -> bool:
