@@ -11,6 +11,7 @@ mod conditions;
 mod constant;
 mod equal;
 mod explain;
+mod fast;
 mod functions;
 mod json;
 mod language;
@@ -38,10 +39,11 @@ use regex::Regex;
 use serde_json::Value;
 
 pub use self::conditions::Conditions;
+use self::fast::Fast;
 pub use self::functions::{gigabytes, seconds};
 use self::language::Pattern;
 use self::meter::{BUDGET, Known, Meter};
-use self::mutate::Mutation;
+use self::mutate::{Evaluation, Mutation};
 pub use self::program::CompileError;
 use self::program::{Compiler, Program, enumerated, type_name};
 use self::scope::{GLOBALS, Globals, Scope, Variable, with_variables};
@@ -167,18 +169,46 @@ impl Policy {
         }
     }
 
+    /// The fast way, with a budget of its own.
+    fn fast<'a>(&'a self, globals: &Globals<'a>) -> Fast<'a> {
+        let meter = Meter::new(BUDGET).knowing(self.known.as_ref());
+        globals.fast(&self.variables, meter)
+    }
+
+    fn operations<'a>(
+        &'a self,
+        mutation: &'a Mutation,
+        globals: &Globals<'a>,
+        fast: &Fast<'a>,
+    ) -> Result<Vec<PatchOperation>, mutate::Failure> {
+        with_variables(globals, &self.variables, &self.env, &mut |scope| {
+            let evaluation = Evaluation {
+                env: &self.env,
+                scope,
+                meter: globals.meter,
+                fast: Some(fast),
+            };
+            mutation.operations(evaluation, globals.spec)
+        })
+    }
+
     fn mutate(&self, call: &Call, meter: &Meter) -> Result<Verdict, Fault> {
         let mut changed: Option<Revision> = None;
         let mut patch: Vec<PatchOperation> = Vec::new();
         let mut fired = Vec::new();
+        let globals = self.globals(call, &call.spec, meter);
+        let fast = self.fast(&globals);
         for (position, mutation) in self.mutations.iter().enumerate() {
             let rule = || format!("mutations[{position}]");
             let spec = changed.as_ref().unwrap_or(&call.spec);
-            let globals = self.globals(call, spec, meter);
-            let operations = with_variables(&globals, &self.variables, &self.env, &mut |scope| {
-                mutation.operations(&self.env, scope, meter, spec)
-            });
-            meter.check(&rule())?;
+            let operations = match &changed {
+                None => self.operations(mutation, &globals, &fast),
+                Some(spec) => {
+                    let globals = self.globals(call, spec, meter);
+                    self.operations(mutation, &globals, &self.fast(&globals))
+                }
+            };
+            meter.check(rule)?;
             let operations = operations.map_err(|failure| {
                 let message = format!("{} cannot be made: {}", rule(), failure.message);
                 let fault = Fault::new(failure.kind, message);
@@ -213,11 +243,12 @@ impl Policy {
 
     fn validate(&self, call: &Call, meter: &Meter) -> Result<Verdict, Fault> {
         let globals = self.globals(call, &call.spec, meter);
+        let fast = self.fast(&globals);
         with_variables(&globals, &self.variables, &self.env, &mut |scope| {
             let mut verdict = Verdict::default();
             let mut faults = Vec::new();
             for (position, validation) in self.validations.iter().enumerate() {
-                match validation.denial(&self.env, scope, meter, position) {
+                match validation.denial(&self.env, scope, meter, &fast, position) {
                     Ok(None) => {}
                     Ok(Some(denial)) => {
                         verdict.denials.push(denial);
@@ -246,23 +277,24 @@ impl Policy {
 }
 
 impl Validation {
-    fn denial(
-        &self,
+    fn denial<'a>(
+        &'a self,
         env: &Arc<Env>,
         scope: &dyn Scope,
         meter: &Meter,
+        fast: &Fast<'a>,
         position: usize,
     ) -> Result<Option<Denial>, Fault> {
-        let rule = format!("validations[{position}]");
-        let holds = self.program.holds(env, scope);
-        meter.check(&rule)?;
+        let rule = || format!("validations[{position}]");
+        let holds = self.program.holds(env, scope, Some(fast));
+        meter.check(rule)?;
         match holds {
             Ok(true) => Ok(None),
             Ok(false) => Ok(Some(Denial {
                 message: self.message(env, scope),
                 reason: self.reason.clone(),
             })),
-            Err(why) => Err(self.program.fault(FaultKind::Rule, &rule, &why)),
+            Err(why) => Err(self.program.fault(FaultKind::Rule, &rule(), &why)),
         }
     }
 
@@ -290,7 +322,7 @@ fn annotation(
     meter: &Meter,
     position: usize,
 ) -> Result<Option<String>, Fault> {
-    let rule = format!("auditAnnotations[{position}]");
+    let rule = || format!("auditAnnotations[{position}]");
     let value = program.evaluate(env, scope, |value| {
         if let Some(text) = value.downcast_ref::<CelString>() {
             return Ok(Some(text.inner().to_owned()));
@@ -299,9 +331,9 @@ fn annotation(
         null.then_some(None)
             .ok_or_else(|| format!("it gives {}, not a string", type_name(value.as_ref())))
     });
-    meter.check(&rule)?;
+    meter.check(rule)?;
     let value = value.and_then(|value| value);
-    value.map_err(|why| program.fault(FaultKind::Rule, &rule, &why))
+    value.map_err(|why| program.fault(FaultKind::Rule, &rule(), &why))
 }
 
 fn compile_variables(

@@ -57,14 +57,15 @@ impl Conditions {
             patterns: &self.patterns,
             meter: &meter,
         };
+        let fast = globals.fast(&[], Meter::new(BUDGET));
         let mut faults = Vec::new();
         for (position, (name, program)) in self.programs.iter().enumerate() {
             let rule = || match name {
                 Some(name) => format!("the match condition {name}"),
                 None => format!("match.conditions[{position}]"),
             };
-            let holds = program.holds(&self.env, &globals);
-            if let Err(fault) = meter.check(&rule()) {
+            let holds = program.holds(&self.env, &globals, Some(&fast));
+            if let Err(fault) = meter.check(rule) {
                 faults.push(fault);
                 break;
             }

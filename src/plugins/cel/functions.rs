@@ -8,8 +8,8 @@
 pub(super) mod arguments;
 mod comprehensions;
 mod entries;
-mod globs;
-mod images;
+pub(super) mod globs;
+pub(super) mod images;
 mod lists;
 mod net;
 mod quantities;

@@ -87,12 +87,14 @@ impl Meter {
     ///
     /// # Errors
     /// When a payment has failed, naming the rule that was on.
-    pub(super) fn check(&self, rule: &str) -> Result<(), Fault> {
+    pub(super) fn check(&self, rule: impl Fn() -> String) -> Result<(), Fault> {
         if !self.exhausted.load(Ordering::Relaxed) {
             return Ok(());
         }
-        let message =
-            format!("{rule} was stopped: it goes through more than an evaluation may cost");
+        let message = format!(
+            "{} was stopped: it goes through more than an evaluation may cost",
+            rule()
+        );
         Err(Fault::new(FaultKind::Budget, message))
     }
 }

@@ -19,6 +19,7 @@ use serde_json::Value;
 use self::clamp::Clamp;
 use self::element::{Element, with_element};
 use self::path::{Path, Place, has_wildcard};
+use super::fast::Fast;
 use super::json::to_json;
 use super::meter::{self, Meter, reading_json};
 use super::program::{Compiler, Program};
@@ -63,10 +64,12 @@ pub(super) struct Failure {
 
 /// What an expression is evaluated with.
 #[derive(Clone, Copy)]
-struct Evaluation<'a> {
-    env: &'a Arc<Env>,
-    scope: &'a dyn Scope,
-    meter: &'a Meter,
+pub(super) struct Evaluation<'e, 'a> {
+    pub(super) env: &'e Arc<Env>,
+    pub(super) scope: &'e dyn Scope,
+    pub(super) meter: &'e Meter,
+    /// The fast way, where it knows all names.
+    pub(super) fast: Option<&'e Fast<'a>>,
 }
 
 impl Mutation {
@@ -84,14 +87,11 @@ impl Mutation {
     }
 
     /// The operations that this mutation makes on `spec`, none where nothing changes.
-    pub(super) fn operations(
-        &self,
-        env: &Arc<Env>,
-        scope: &dyn Scope,
-        meter: &Meter,
+    pub(super) fn operations<'a>(
+        &'a self,
+        evaluation: Evaluation<'_, 'a>,
         spec: &Value,
     ) -> Result<Vec<PatchOperation>, Failure> {
-        let evaluation = Evaluation { env, scope, meter };
         match &self.action {
             Action::At(path, change) => {
                 let mut places = path.places(spec, evaluation)?;
@@ -112,10 +112,10 @@ impl Mutation {
         }
     }
 
-    fn change(
-        &self,
-        change: &Change,
-        evaluation: Evaluation<'_>,
+    fn change<'a>(
+        &'a self,
+        change: &'a Change,
+        evaluation: Evaluation<'_, 'a>,
         spec: &Value,
         place: &Place<'_>,
     ) -> Result<Vec<PatchOperation>, Failure> {
@@ -131,6 +131,7 @@ impl Mutation {
         let scope = &Element { below, value };
         made(Evaluation {
             scope,
+            fast: None,
             ..evaluation
         })
         .map_err(|failure| match failure.expression {
@@ -142,11 +143,11 @@ impl Mutation {
         })
     }
 
-    fn applies(&self, evaluation: Evaluation<'_>) -> Result<bool, Failure> {
+    fn applies<'a>(&'a self, evaluation: Evaluation<'_, 'a>) -> Result<bool, Failure> {
         let Some(when) = &self.when else {
             return Ok(true);
         };
-        let holds = when.holds(evaluation.env, evaluation.scope);
+        let holds = when.holds(evaluation.env, evaluation.scope, evaluation.fast);
         holds.map_err(|why| Failure::of(when, why))
     }
 
@@ -171,9 +172,9 @@ impl Mutation {
 }
 
 impl Change {
-    fn operations(
-        &self,
-        evaluation: Evaluation<'_>,
+    fn operations<'a>(
+        &'a self,
+        evaluation: Evaluation<'_, 'a>,
         spec: &Value,
         path: &Pointer,
     ) -> Result<Vec<PatchOperation>, Failure> {
@@ -211,7 +212,7 @@ impl Change {
 }
 
 impl Content {
-    fn value(&self, evaluation: Evaluation<'_>) -> Result<Option<Value>, Failure> {
+    fn value<'a>(&'a self, evaluation: Evaluation<'_, 'a>) -> Result<Option<Value>, Failure> {
         match self {
             Content::Fixed(value) => Ok(Some(value.clone())),
             Content::Computed(program) => evaluation.compute(program),
@@ -219,9 +220,20 @@ impl Content {
     }
 }
 
-impl Evaluation<'_> {
+impl<'a> Evaluation<'_, 'a> {
     /// What an expression gives, as JSON. `None` is `optional.none()`.
-    fn compute(self, program: &Program) -> Result<Option<Value>, Failure> {
+    fn compute(self, program: &'a Program) -> Result<Option<Value>, Failure> {
+        if let Some(value) = self.fast.and_then(|fast| fast.json(&program.fast)) {
+            debug_assert!(
+                self.interpret(program)
+                    .is_ok_and(|known| known.as_ref() == Some(&value))
+            );
+            return Ok(Some(value));
+        }
+        self.interpret(program)
+    }
+
+    fn interpret(self, program: &Program) -> Result<Option<Value>, Failure> {
         let value = program.evaluate(self.env, self.scope, |value| {
             // One text of the spec may be in the value many times over.
             let units = meter::reading_whole(value.as_ref(), self.meter.left());

@@ -10,6 +10,7 @@ use serde_json::Value;
 
 use super::check::{Finding, Names, Variables, check};
 use super::explain::explain;
+use super::fast::{Fast, Lowering, Step};
 use super::language::{self, Pattern};
 use super::rewrite::Rewriter;
 use super::scope::Scope;
@@ -36,6 +37,8 @@ pub(super) struct Program {
     /// How deep its evaluation nests.
     pub(super) depth: usize,
     pub(super) expr: IdedExpr,
+    /// The same, for the fast way.
+    pub(super) fast: Step,
 }
 
 impl Program {
@@ -57,11 +60,27 @@ impl Program {
         }
     }
 
-    /// Evaluates a condition.
+    /// Evaluates a condition, the fast way if that gives an answer.
     ///
     /// # Errors
     /// As [`Program::evaluate`], and when the expression gives anything but a bool.
-    pub(super) fn holds(&self, env: &Arc<Env>, scope: &dyn Scope) -> Result<bool, String> {
+    pub(super) fn holds<'a>(
+        &'a self,
+        env: &Arc<Env>,
+        scope: &dyn Scope,
+        fast: Option<&Fast<'a>>,
+    ) -> Result<bool, String> {
+        if let Some(holds) = fast.and_then(|fast| fast.holds(&self.fast)) {
+            debug_assert!(
+                self.interpreted(env, scope)
+                    .is_ok_and(|known| known == holds)
+            );
+            return Ok(holds);
+        }
+        self.interpreted(env, scope)
+    }
+
+    fn interpreted(&self, env: &Arc<Env>, scope: &dyn Scope) -> Result<bool, String> {
         self.evaluate(env, scope, |value| match value.downcast_ref() {
             Some(holds) => Ok(*::cel::common::types::CelBool::inner(holds)),
             None => Err(format!(
@@ -181,10 +200,22 @@ impl<'a> Compiler<'a> {
             let place = place(&places, id, text);
             self.report(field, format!("{message}{place}"));
         }
-        sound.then(|| Program {
-            text: text.to_owned(),
-            depth,
-            expr,
+        sound.then(|| {
+            let mut lowering = Lowering {
+                variables: self
+                    .names
+                    .variables
+                    .as_ref()
+                    .map_or(&[], |known| known.names),
+                params: self.params,
+                locals: Vec::new(),
+            };
+            Program {
+                text: text.to_owned(),
+                depth,
+                fast: lowering.lower(&expr),
+                expr,
+            }
         })
     }
 

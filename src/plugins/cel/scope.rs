@@ -12,6 +12,7 @@ use ::cel::common::value::{CowVal, Val};
 use ::cel::context::VariableResolver;
 use serde_json::Value;
 
+use super::fast::Fast;
 use super::language::Pattern;
 use super::meter::Meter;
 use super::program::Program;
@@ -53,7 +54,12 @@ pub(super) struct Globals<'a> {
     pub(super) meter: &'a Meter,
 }
 
-impl Globals<'_> {
+impl<'a> Globals<'a> {
+    /// The fast way with these values.
+    pub(super) fn fast(&self, variables: &'a [Variable], meter: Meter) -> Fast<'a> {
+        Fast::new(self.review, self.spec, self.patterns, variables, meter)
+    }
+
     fn tree(&self, root: &str) -> Option<&Value> {
         match root {
             "spec" => Some(self.spec),

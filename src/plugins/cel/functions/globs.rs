@@ -52,7 +52,11 @@ fn glob_matches_any<'b, 'v>(args: Args<'b, 'v>) -> Answer<'b, 'v> {
 
 /// Whether the whole text matches. Only the last `*` ever takes in more, so that the steps are
 /// at most the product of the lengths; each is paid for.
-fn matches(pattern: &str, text: &str, meter: &Meter) -> Result<bool, ExecutionError> {
+pub(in super::super) fn matches(
+    pattern: &str,
+    text: &str,
+    meter: &Meter,
+) -> Result<bool, ExecutionError> {
     let (mut pattern, mut text) = (pattern, text);
     // What follows the last `*`, and the text that it has not taken in.
     let mut star: Option<(&str, &str)> = None;

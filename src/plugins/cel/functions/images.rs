@@ -34,7 +34,12 @@ pub(super) fn library(env: &mut Env) -> Result<(), DeclarationError> {
 
 /// Whether `imageReference` reads a text.
 fn is_image_reference(text: &CelString<'_>) -> CelBool {
-    parse(text.inner()).is_ok().into()
+    is_reference(text.inner()).into()
+}
+
+/// Whether a text is an image's name.
+pub(in super::super) fn is_reference(text: &str) -> bool {
+    parse(text).is_ok()
 }
 
 struct Reference<'a> {
@@ -46,7 +51,22 @@ struct Reference<'a> {
 
 fn image_reference(text: &CelString<'_>) -> Result<CelMap<'static>, ExecutionError> {
     let error = |reason| ExecutionError::function_error("imageReference", reason);
-    let image = parse(text.inner()).map_err(error)?;
+    let member = |(key, value)| {
+        let value: Box<dyn Val> = Box::new(CelString::from(value));
+        (CelMapKey::from(key), value)
+    };
+    let members = members(text.inner()).map_err(error)?;
+    let members: HashMap<CelMapKey<'static>, Box<dyn Val>> =
+        members.into_iter().map(member).collect();
+    Ok(members.into())
+}
+
+/// The parts of an image's name, each with what it is called.
+///
+/// # Errors
+/// Why the text is none.
+pub(in super::super) fn members(text: &str) -> Result<[(&'static str, String); 5], &'static str> {
+    let image = parse(text)?;
     let mut reference = format!("{}/{}", image.registry, image.repository);
     for (mark, part) in [(':', image.tag), ('@', image.digest)] {
         if !part.is_empty() {
@@ -54,20 +74,13 @@ fn image_reference(text: &CelString<'_>) -> Result<CelMap<'static>, ExecutionErr
             reference.push_str(part);
         }
     }
-    let members = [
+    Ok([
         ("registry", image.registry),
         ("repository", image.repository),
         ("tag", image.tag.to_owned()),
         ("digest", image.digest.to_owned()),
         ("reference", reference),
-    ];
-    let member = |(key, value)| {
-        let value: Box<dyn Val> = Box::new(CelString::from(value));
-        (CelMapKey::from(key), value)
-    };
-    let members: HashMap<CelMapKey<'static>, Box<dyn Val>> =
-        members.into_iter().map(member).collect();
-    Ok(members.into())
+    ])
 }
 
 fn parse(text: &str) -> Result<Reference<'_>, &'static str> {

@@ -88,9 +88,9 @@ impl Clamp {
     }
 
     /// The operations that bring what is at `path` between the bounds.
-    pub(super) fn operations(
-        &self,
-        evaluation: Evaluation<'_>,
+    pub(super) fn operations<'a>(
+        &'a self,
+        evaluation: Evaluation<'_, 'a>,
         spec: &Value,
         path: &Pointer,
     ) -> Result<Vec<PatchOperation>, Failure> {
@@ -111,8 +111,8 @@ impl Clamp {
         Ok(operations)
     }
 
-    fn bounds(&self, evaluation: Evaluation<'_>) -> Result<Bounds, Failure> {
-        let value = |bound: &Option<Bound>| match bound {
+    fn bounds<'a>(&'a self, evaluation: Evaluation<'_, 'a>) -> Result<Bounds, Failure> {
+        let value = |bound: &'a Option<Bound>| match bound {
             None => Ok(None),
             Some(bound) => bound.value(evaluation),
         };
@@ -153,7 +153,7 @@ impl Clamp {
 }
 
 impl Bound {
-    fn value(&self, evaluation: Evaluation<'_>) -> Result<Option<Number>, Failure> {
+    fn value<'a>(&'a self, evaluation: Evaluation<'_, 'a>) -> Result<Option<Number>, Failure> {
         match self {
             Bound::Fixed(number) => Ok(Some(number.clone())),
             Bound::Computed(program) => match evaluation.compute(program)? {

@@ -13,9 +13,9 @@ use crate::plugins::cel::write::changes_nothing;
 
 /// The operations that an expression gives, without those that change nothing and without the
 /// tests, which have been made.
-pub(super) fn operations(
-    program: &Program,
-    evaluation: Evaluation<'_>,
+pub(super) fn operations<'a>(
+    program: &'a Program,
+    evaluation: Evaluation<'_, 'a>,
     spec: &Value,
 ) -> Result<Vec<PatchOperation>, Failure> {
     let operations = match evaluation.compute(program)? {

@@ -71,7 +71,7 @@ impl Path {
     pub(super) fn places<'s>(
         &self,
         spec: &'s Value,
-        evaluation: Evaluation<'_>,
+        evaluation: Evaluation<'_, '_>,
     ) -> Result<Vec<Place<'s>>, Failure> {
         let mut places = vec![Place {
             path: PointerBuf::new(),
