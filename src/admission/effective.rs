@@ -16,12 +16,14 @@ mod fleet;
 mod run;
 #[cfg(test)]
 mod tests;
+mod tree;
 
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
 use self::fields::{Fields, field, text};
+pub use self::tree::Tree;
 use super::review::Kind;
 
 /// Stands for "no limit" among whole numbers: counts and seconds.
@@ -292,6 +294,11 @@ pub struct Gateway<'s> {
 pub fn effective(kind: Kind, original: &Value, spec: &Value) -> Value {
     // A value made of texts, numbers, lists and maps always is JSON.
     serde_json::to_value(Effective::of(kind, original, spec)).unwrap_or_default()
+}
+
+/// The same as a tree.
+pub fn effective_tree(kind: Kind, original: &Value, spec: &Value) -> Tree {
+    Tree::of(&Effective::of(kind, original, spec)).unwrap_or(Tree::Null)
 }
 
 impl<'s> Effective<'s> {

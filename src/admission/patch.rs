@@ -103,16 +103,20 @@ fn equal(a: &Value, b: &Value) -> bool {
     }
 }
 
-/// Whether two values are written alike, members in the same order. Quick, and surer than equal.
-pub fn alike(a: &Value, b: &Value) -> bool {
+/// Whether two values are the same JSON. Members are only looked up where their order differs.
+pub fn same(a: &Value, b: &Value) -> bool {
     match (a, b) {
         (Value::Object(a), Value::Object(b)) => {
-            let mut pairs = a.iter().zip(b);
-            a.len() == b.len()
-                && pairs.all(|((key, old), (other, new))| key == other && alike(old, new))
+            let member = |((key, old), (other, new)): ((&String, &Value), (&String, &Value))| {
+                if key == other {
+                    return same(old, new);
+                }
+                b.get(key).is_some_and(|new| same(old, new))
+            };
+            a.len() == b.len() && a.iter().zip(b).all(member)
         }
         (Value::Array(a), Value::Array(b)) => {
-            a.len() == b.len() && a.iter().zip(b).all(|(old, new)| alike(old, new))
+            a.len() == b.len() && a.iter().zip(b).all(|(old, new)| same(old, new))
         }
         _ => a == b,
     }
@@ -173,7 +177,7 @@ impl Diff {
                 }
                 for (key, new) in after {
                     match before.get(key) {
-                        Some(old) if alike(old, new) => {}
+                        Some(old) if same(old, new) => {}
                         Some(old) => self.at(key, |walk| walk.values(old, new)),
                         None if self.negligible(new) => {}
                         None => self.at(key, |walk| walk.add(new)),

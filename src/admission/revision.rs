@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 
 use serde_json::Value;
 
-use super::effective::effective;
+use super::effective::{Tree, effective_tree};
 use super::review::Kind;
 
 /// A spec between two changes. Reads as the JSON value it is.
@@ -16,6 +16,7 @@ pub struct Revision {
     original: Arc<Value>,
     value: Arc<Value>,
     effective: OnceLock<Value>,
+    tree: OnceLock<Tree>,
 }
 
 impl Revision {
@@ -26,6 +27,7 @@ impl Revision {
             original,
             value,
             effective: OnceLock::new(),
+            tree: OnceLock::new(),
         }
     }
 
@@ -33,10 +35,16 @@ impl Revision {
         &self.value
     }
 
-    /// What the spec really asks for, computed when first asked for and at most once.
+    /// What the spec really asks for as JSON, made when first asked for.
     pub fn effective(&self) -> &Value {
         self.effective
-            .get_or_init(|| effective(self.kind, &self.original, &self.value))
+            .get_or_init(|| serde_json::to_value(self.effective_tree()).unwrap_or_default())
+    }
+
+    /// What the spec really asks for, computed when first asked for and at most once.
+    pub fn effective_tree(&self) -> &Tree {
+        self.tree
+            .get_or_init(|| effective_tree(self.kind, &self.original, &self.value))
     }
 
     /// The spec after a change.

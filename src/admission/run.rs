@@ -296,7 +296,7 @@ impl<'c, P> Run<'c, P> {
                 format!("its patch does not apply to the spec: {why}"),
             )
         })?;
-        if patch::alike(&after, &self.spec) || after == **self.spec {
+        if patch::same(&after, &self.spec) {
             return Ok(None);
         }
         if let Some(path) = protected::changed(&self.spec, &after, &member.may_patch) {

@@ -28,12 +28,12 @@ pub mod source;
 mod tests;
 mod tree;
 mod val;
+mod validate;
 mod write;
 
 use std::sync::Arc;
 
 use ::cel::Env;
-use ::cel::common::types::{CelNull, CelString};
 use json_patch::PatchOperation;
 use regex::Regex;
 use serde_json::Value;
@@ -45,11 +45,12 @@ use self::language::Pattern;
 use self::meter::{BUDGET, Known, Meter};
 use self::mutate::{Evaluation, Mutation};
 pub use self::program::CompileError;
-use self::program::{Compiler, Program, enumerated, type_name};
-use self::scope::{GLOBALS, Globals, Scope, Variable, with_variables};
+use self::program::{Compiler, Program, enumerated};
+use self::scope::{GLOBALS, Globals, Variable, with_variables};
 use self::source::Source;
+use self::validate::{Validation, annotation, compile_validation};
 use crate::admission::revision::Revision;
-use crate::admission::verdict::{Call, Denial, Fault, FaultKind, Outcome, Phase, Rule, Verdict};
+use crate::admission::verdict::{Call, Fault, FaultKind, Outcome, Phase, Rule, Verdict};
 
 /// The most variables of one policy: each is a frame on the stack.
 const VARIABLES: usize = 100;
@@ -67,13 +68,6 @@ pub struct Policy {
     mutations: Vec<Mutation>,
     /// Each validation and mutation in words.
     rules: Vec<(Rule, String)>,
-}
-
-struct Validation {
-    program: Program,
-    message: Option<String>,
-    message_expression: Option<Program>,
-    reason: Option<String>,
 }
 
 impl Policy {
@@ -157,6 +151,27 @@ impl Policy {
             Phase::Validating => self.validate(call, &meter),
         };
         verdict.map_or_else(Outcome::Fault, Outcome::Verdict)
+    }
+
+    /// The rules for which the fast way gives no answer, of those that decide what is done.
+    #[cfg(test)]
+    pub fn interpreted(&self, call: &Call) -> Vec<String> {
+        let meter = Meter::new(BUDGET);
+        let globals = self.globals(call, &call.spec, &meter);
+        let fast = self.fast(&globals);
+        let validations = enumerated(&self.validations, "validations")
+            .map(|(rule, validation)| (rule, Some(&validation.program)));
+        let mutations = enumerated(&self.mutations, "mutations")
+            .map(|(rule, mutation)| (rule, mutation.when()));
+        let rules = match call.phase {
+            Phase::Validating => validations.collect::<Vec<_>>(),
+            Phase::Mutating => mutations.collect(),
+        };
+        let rules = rules.into_iter();
+        rules
+            .filter(|(_, program)| program.is_some_and(|rule| fast.holds(&rule.fast).is_none()))
+            .map(|(rule, _)| rule)
+            .collect()
     }
 
     fn globals<'a>(&'a self, call: &'a Call, spec: &'a Revision, meter: &'a Meter) -> Globals<'a> {
@@ -276,66 +291,6 @@ impl Policy {
     }
 }
 
-impl Validation {
-    fn denial<'a>(
-        &'a self,
-        env: &Arc<Env>,
-        scope: &dyn Scope,
-        meter: &Meter,
-        fast: &Fast<'a>,
-        position: usize,
-    ) -> Result<Option<Denial>, Fault> {
-        let rule = || format!("validations[{position}]");
-        let holds = self.program.holds(env, scope, Some(fast));
-        meter.check(rule)?;
-        match holds {
-            Ok(true) => Ok(None),
-            Ok(false) => Ok(Some(Denial {
-                message: self.message(env, scope),
-                reason: self.reason.clone(),
-            })),
-            Err(why) => Err(self.program.fault(FaultKind::Rule, &rule(), &why)),
-        }
-    }
-
-    /// The message expression if it gives one line of text, else the message, else the rule.
-    fn message(&self, env: &Arc<Env>, scope: &dyn Scope) -> String {
-        let computed = self.message_expression.as_ref().and_then(|program| {
-            let text = program.evaluate(env, scope, |value| {
-                value
-                    .downcast_ref::<CelString>()
-                    .map(|text| text.inner().to_owned())
-            });
-            text.ok().flatten()
-        });
-        computed
-            .filter(|text| !text.trim().is_empty() && !text.contains(['\n', '\r']))
-            .or_else(|| self.message.clone())
-            .unwrap_or_else(|| format!("failed expression: {}", self.program.text.trim()))
-    }
-}
-
-fn annotation(
-    program: &Program,
-    env: &Arc<Env>,
-    scope: &dyn Scope,
-    meter: &Meter,
-    position: usize,
-) -> Result<Option<String>, Fault> {
-    let rule = || format!("auditAnnotations[{position}]");
-    let value = program.evaluate(env, scope, |value| {
-        if let Some(text) = value.downcast_ref::<CelString>() {
-            return Ok(Some(text.inner().to_owned()));
-        }
-        let null = value.downcast_ref::<CelNull>().is_some();
-        null.then_some(None)
-            .ok_or_else(|| format!("it gives {}, not a string", type_name(value.as_ref())))
-    });
-    meter.check(rule)?;
-    let value = value.and_then(|value| value);
-    value.map_err(|why| program.fault(FaultKind::Rule, &rule(), &why))
-}
-
 fn compile_variables(
     compiler: &mut Compiler<'_>,
     source: &Source,
@@ -395,26 +350,6 @@ fn known_patterns(params: &Value) -> Known {
         Value::Object(members) => members.values().flat_map(known_patterns).collect(),
         _ => Known::new(),
     }
-}
-
-fn compile_validation(
-    compiler: &mut Compiler<'_>,
-    field: &str,
-    source: &source::Validation,
-) -> Option<Validation> {
-    let program = compiler.compile(&format!("{field}.expression"), &source.expression);
-    let message_expression = source.message_expression.as_ref();
-    let message_expression = message_expression
-        .map(|expression| compiler.compile(&format!("{field}.messageExpression"), expression));
-    Some(Validation {
-        program: program?,
-        message: source.message.clone(),
-        message_expression: match message_expression {
-            Some(program) => Some(program?),
-            None => None,
-        },
-        reason: source.reason.clone(),
-    })
 }
 
 /// `[a-zA-Z_][a-zA-Z0-9_]*`, as CEL has it.

@@ -12,7 +12,7 @@ use std::time::SystemTime;
 
 use bytes::Bytes;
 use criterion::{Criterion, criterion_group, criterion_main};
-use dstack_admission::admission::effective::effective;
+use dstack_admission::admission::effective::effective_tree;
 use dstack_admission::admission::review::{Kind, Review};
 use dstack_admission::admission::revision::Revision;
 use dstack_admission::admission::verdict::{Call, Phase};
@@ -58,7 +58,7 @@ fn what_a_spec_asks_for(c: &mut Criterion) {
     c.bench_function("effective", |b| {
         b.iter(|| {
             let spec = black_box(review.spec.value());
-            effective(Kind::Run, spec, spec)
+            effective_tree(Kind::Run, spec, spec)
         });
     });
 }

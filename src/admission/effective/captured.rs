@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use rstest::rstest;
 use serde_json::{Value, json};
 
-use super::{UNLIMITED, UNLIMITED_AMOUNT, effective};
+use super::{UNLIMITED, UNLIMITED_AMOUNT, effective, effective_tree};
 use crate::admission::review::Kind;
 
 /// Newest first.
@@ -28,7 +28,14 @@ fn of(name: &str, version: &str) -> Option<Value> {
         "gateway" => Kind::Gateway,
         _ => Kind::Run,
     };
-    Some(effective(kind, spec, spec))
+    let value = effective(kind, spec, spec);
+    let tree = effective_tree(kind, spec, spec);
+    assert_eq!(
+        serde_json::to_value(tree).unwrap(),
+        value,
+        "{name} {version}"
+    );
+    Some(value)
 }
 
 /// Without what is really different: where the old list of groups stands, and what dstack 0.19

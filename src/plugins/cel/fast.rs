@@ -8,19 +8,21 @@
 //! interpreter's; every evaluation of a build with debug assertions compares the two.
 
 mod datum;
+mod functions;
+mod lower;
 mod step;
 
 use std::sync::OnceLock;
 
 use serde_json::Value;
 
-use self::datum::{Datum, Text};
-use self::step::{Binary, Body, Function, Loop, Operand, Optional, Tree};
-pub(super) use self::step::{Lowering, Step};
-use super::functions::{Pattern, globs, images};
+use self::datum::Datum;
+pub(super) use self::lower::Lowering;
+pub(super) use self::step::Step;
+use self::step::{Binary, Body, Loop, Operand, Optional};
+use super::functions::Pattern;
 use super::meter::{self, Meter};
-use super::scope::Variable;
-use crate::admission::effective::{UNLIMITED, UNLIMITED_AMOUNT};
+use super::scope::{Globals, Variable};
 use crate::admission::review::Review;
 use crate::admission::revision::Revision;
 
@@ -34,23 +36,19 @@ pub(super) struct Fast<'a> {
     values: Vec<OnceLock<Option<Datum<'a>>>>,
     /// A budget like the interpreter's: whoever has spent it leaves the rest to that.
     meter: Meter,
+    interpreter: &'a Meter,
 }
 
 /// What is bound by the comprehensions around a step, outermost first.
 type Locals<'a> = Vec<Datum<'a>>;
 
 impl<'a> Fast<'a> {
-    pub(super) fn new(
-        review: &'a Review,
-        spec: &'a Revision,
-        patterns: &'a [Pattern],
-        variables: &'a [Variable],
-        meter: Meter,
-    ) -> Self {
+    pub(super) fn new(globals: &Globals<'a>, variables: &'a [Variable], meter: Meter) -> Self {
         Self {
-            review,
-            spec,
-            patterns,
+            review: globals.review,
+            spec: globals.spec,
+            patterns: globals.patterns,
+            interpreter: globals.meter,
             variables,
             values: variables.iter().map(|_| OnceLock::new()).collect(),
             meter,
@@ -65,10 +63,19 @@ impl<'a> Fast<'a> {
     /// What an expression gives, as JSON; `None` where the interpreter has to say.
     pub(super) fn json(&self, step: &'a Step) -> Option<Value> {
         let value = self.value(step, &mut Vec::new())?;
-        let json = value.to_json()?;
         // One text of the spec may be in it many times over.
-        self.pay(meter::reading_json(&json))?;
-        Some(json)
+        self.pay(value.reading_whole(self.meter.left()))?;
+        value.to_json()
+    }
+
+    /// Whether an answer is the interpreter's, as far as that can afford one.
+    pub(super) fn is_right<T: PartialEq>(
+        &self,
+        answer: &T,
+        interpreted: impl FnOnce() -> Option<T>,
+    ) -> bool {
+        let interpreted = self.interpreter.unpaid(interpreted);
+        interpreted.is_none_or(|known| known.as_ref() == Some(answer))
     }
 
     fn pay(&self, units: u64) -> Option<()> {
@@ -78,7 +85,13 @@ impl<'a> Fast<'a> {
     fn value(&self, step: &'a Step, locals: &mut Locals<'a>) -> Option<Datum<'a>> {
         match step {
             Step::Fixed(value) => Datum::of(value),
-            Step::Tree(tree, path) => Datum::of(self.tree(*tree, path)?),
+            Step::Spec(path) => Datum::of(within(self.spec, path)?),
+            Step::Original(path) => Datum::of(within(self.review.spec.value(), path)?),
+            Step::Effective(path) => {
+                let tree = self.spec.effective_tree();
+                let mut keys = path.iter();
+                Datum::of_effective(keys.try_fold(tree, |tree, key| tree.member(key))?)
+            }
             Step::User => Some(Datum::text(&self.review.user)),
             Step::Project => Some(Datum::text(&self.review.project)),
             Step::Kind => Some(Datum::text(self.review.kind.as_str())),
@@ -94,6 +107,11 @@ impl<'a> Fast<'a> {
                 Some(value) => Some(value),
                 None => self.value(default, locals),
             },
+            Step::Paid(step) => {
+                let value = self.value(step, locals)?;
+                self.pay(value.copying().max(value.reading()))?;
+                Some(value)
+            }
             Step::Not(step) => Some(Datum::Bool(!self.truth(step, locals)?)),
             Step::If(steps) => {
                 let [condition, one, other] = &**steps;
@@ -152,15 +170,6 @@ impl<'a> Fast<'a> {
         self.value(step, locals)?.as_bool()
     }
 
-    fn tree(&self, tree: Tree, path: &[Box<str>]) -> Option<&'a Value> {
-        let tree: &'a Value = match tree {
-            Tree::Spec => self.spec,
-            Tree::Original => self.review.spec.value(),
-            Tree::Effective => self.spec.effective(),
-        };
-        path.iter().try_fold(tree, |tree, key| tree.get(&**key))
-    }
-
     fn variable(&self, position: usize) -> Option<Datum<'a>> {
         let variable = self.variables.get(position)?;
         let value = self
@@ -214,6 +223,9 @@ impl<'a> Fast<'a> {
             _ => {}
         }
         let (a, b) = (self.value(a, locals)?, self.value(b, locals)?);
+        if let (Datum::Text(a), Datum::Text(b)) = (&a, &b) {
+            self.pay(meter::text(a.len().min(b.len())))?;
+        }
         let holds = match operation {
             Binary::Equal => a.equals(&b)?,
             Binary::Unequal => !a.equals(&b)?,
@@ -222,7 +234,8 @@ impl<'a> Fast<'a> {
             Binary::Greater => a.order(&b)?.is_gt(),
             Binary::GreaterOrEqual => a.order(&b)?.is_ge(),
             Binary::In => {
-                self.pay(1 + b.elements().unwrap_or(0) as u64)?;
+                let searched = 1 + b.elements().unwrap_or(0) as u64;
+                self.pay(searched.saturating_mul(a.reading()))?;
                 a.is_in(&b)?
             }
             Binary::Index => {
@@ -252,7 +265,7 @@ impl<'a> Fast<'a> {
                 Some(Datum::made([&**a, &**b].concat()))
             }
             _ if a.type_name() == "list" && b.type_name() == "list" => {
-                self.pay(1 + a.elements()? as u64 + b.elements()? as u64)?;
+                self.pay(a.copying() + b.copying() + a.reading() + b.reading())?;
                 let items = a.items()?.chain(b.items()?);
                 items.collect::<Option<_>>().map(Datum::List)
             }
@@ -263,7 +276,8 @@ impl<'a> Fast<'a> {
     fn rounds(&self, round: &'a Loop, locals: &mut Locals<'a>) -> Option<Datum<'a>> {
         let range = self.value(&round.range, locals)?;
         let rounds = range.elements()? as u64;
-        self.pay(1 + rounds.saturating_mul(round.weight))?;
+        let weight = rounds.saturating_mul(round.weight);
+        self.pay(range.copying().saturating_add(weight))?;
         let mut collected = Vec::new();
         let mut found = None;
         let bound = locals.len();
@@ -293,119 +307,8 @@ impl<'a> Fast<'a> {
             Body::Collect(..) => Datum::List(collected.into()),
         })
     }
+}
 
-    /// A function of arguments, of which there are as many as it takes.
-    fn call(&self, function: Function, arguments: [Datum<'a>; 3]) -> Option<Datum<'a>> {
-        let [a, b, c] = arguments;
-        if let Datum::Text(text) = &a {
-            self.pay(meter::text(text.len()))?;
-        }
-        match (function, a, b) {
-            (Function::Size, of, _) => i64::try_from(of.size()?).ok().map(Datum::Int),
-            (Function::String, Datum::Text(text), _) => Some(Datum::Text(text)),
-            (Function::String, Datum::Int(int), _) => Some(Datum::made(int.to_string())),
-            // As the interpreter converts.
-            #[allow(clippy::cast_precision_loss)]
-            (Function::Double, Datum::Int(int), _) => Some(Datum::Double(int as f64)),
-            (Function::Double, Datum::Double(double), _) => Some(Datum::Double(double)),
-            (Function::IsUnlimited, Datum::Int(int), _) => Some(Datum::Bool(int == UNLIMITED)),
-            (Function::IsUnlimited, Datum::Double(double), _) => {
-                Some(Datum::Bool(double >= UNLIMITED_AMOUNT))
-            }
-            (Function::IsImageReference, Datum::Text(text), _) => {
-                Some(Datum::Bool(images::is_reference(&text)))
-            }
-            (Function::ImageReference, Datum::Text(text), _) => {
-                let members = images::members(&text).ok()?;
-                let members = members.into_iter();
-                let members = members.map(|(key, value)| (Text::Borrowed(key), Datum::made(value)));
-                Datum::map(members.collect())
-            }
-            (Function::Trim, Datum::Text(text), _) => Some(Datum::Text(match text {
-                Text::Borrowed(text) => Text::Borrowed(text.trim()),
-                Text::Made(text) => Text::Made(text.trim().into()),
-            })),
-            (Function::LowerAscii, Datum::Text(text), _) => {
-                let upper = text.bytes().any(|byte| byte.is_ascii_uppercase());
-                Some(match upper {
-                    true => Datum::made(text.to_ascii_lowercase()),
-                    false => Datum::Text(text),
-                })
-            }
-            (Function::StartsWith, Datum::Text(text), Datum::Text(part)) => {
-                Some(Datum::Bool(text.starts_with(&*part)))
-            }
-            (Function::EndsWith, Datum::Text(text), Datum::Text(part)) => {
-                Some(Datum::Bool(text.ends_with(&*part)))
-            }
-            (Function::Contains, Datum::Text(text), Datum::Text(part)) => {
-                Some(Datum::Bool(text.contains(&*part)))
-            }
-            (Function::Replace, Datum::Text(text), Datum::Text(old)) => {
-                let Datum::Text(new) = c else { return None };
-                if old.is_empty() {
-                    return None;
-                }
-                if !text.contains(&*old) {
-                    return Some(Datum::Text(text));
-                }
-                let places = text.len() / old.len();
-                self.pay(meter::text(places.saturating_mul(new.len())))?;
-                Some(Datum::made(text.replace(&*old, &new)))
-            }
-            (Function::Split, Datum::Text(text), Datum::Text(separator)) => {
-                if separator.is_empty() {
-                    return None;
-                }
-                let parts = text.split(&*separator).map(|part| {
-                    self.pay(1)?;
-                    Some(Datum::made(part.to_owned()))
-                });
-                parts.collect::<Option<_>>().map(Datum::List)
-            }
-            (Function::GlobMatches, Datum::Text(text), patterns) => {
-                self.glob_matches(&text, &patterns).map(Datum::Bool)
-            }
-            (Function::Matches, Datum::Text(text), Datum::Text(pattern)) => {
-                let regex = self.meter.known(&pattern)?;
-                Some(Datum::Bool(regex.is_match(&text)))
-            }
-            (Function::Entries, range, _) => {
-                self.pay(1 + range.elements()? as u64)?;
-                let entries = range.entries()?.into_iter();
-                Some(Datum::List(
-                    entries
-                        .map(|(key, value)| Datum::List([key, value].into()))
-                        .collect(),
-                ))
-            }
-            (Function::ToMap, Datum::List(pairs), _) => {
-                let entries = pairs.iter().map(|pair| match pair {
-                    Datum::List(pair) => match &**pair {
-                        [Datum::Text(key), value] => Some((key.clone(), value.clone())),
-                        _ => None,
-                    },
-                    _ => None,
-                });
-                Datum::map(entries.collect::<Option<_>>()?)
-            }
-            _ => None,
-        }
-    }
-
-    fn glob_matches(&self, text: &str, patterns: &Datum<'a>) -> Option<bool> {
-        let matches = |pattern: &Datum<'a>| match pattern {
-            Datum::Text(pattern) => globs::matches(pattern, text, &self.meter).ok(),
-            _ => None,
-        };
-        if let Datum::Text(_) = patterns {
-            return matches(patterns);
-        }
-        if patterns.type_name() != "list" {
-            return None;
-        }
-        self.pay(1 + patterns.elements()? as u64)?;
-        let mut patterns = patterns.items()?;
-        patterns.try_fold(false, |found, pattern| Some(found || matches(&pattern?)?))
-    }
+fn within<'a>(tree: &'a Value, path: &[Box<str>]) -> Option<&'a Value> {
+    path.iter().try_fold(tree, |tree, key| tree.get(&**key))
 }

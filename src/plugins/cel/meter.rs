@@ -83,6 +83,15 @@ impl Meter {
         self.left.load(Ordering::Relaxed)
     }
 
+    /// Does work that nobody pays for; `None` if it costs more than is left.
+    pub(super) fn unpaid<T>(&self, work: impl FnOnce() -> T) -> Option<T> {
+        let left = self.left();
+        let done = work();
+        self.left.store(left, Ordering::Relaxed);
+        let exhausted = self.exhausted.swap(false, Ordering::Relaxed);
+        (!exhausted).then_some(done)
+    }
+
     /// Whatever value came out of a rule that spent the budget, it does not count.
     ///
     /// # Errors

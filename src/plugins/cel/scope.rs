@@ -57,7 +57,7 @@ pub(super) struct Globals<'a> {
 impl<'a> Globals<'a> {
     /// The fast way with these values.
     pub(super) fn fast(&self, variables: &'a [Variable], meter: Meter) -> Fast<'a> {
-        Fast::new(self.review, self.spec, self.patterns, variables, meter)
+        Fast::new(self, variables, meter)
     }
 
     fn tree(&self, root: &str) -> Option<&Value> {

@@ -3,6 +3,7 @@
 mod budget;
 mod compile;
 mod expressions;
+mod fast;
 mod functions;
 mod mutations;
 mod outcomes;

@@ -2,8 +2,13 @@
 
 use std::fs;
 use std::path::Path;
+use std::sync::Arc;
+use std::time::SystemTime;
 
 use super::*;
+use crate::admission::review::{Kind, Review, Spec};
+use crate::admission::revision::Revision;
+use crate::admission::verdict::{Call, Phase};
 
 #[test]
 fn every_file_is_listed_and_has_tests() {
@@ -71,6 +76,48 @@ fn every_denial_has_words() {
         for validation in &definition.cel.validations {
             let words = validation.message.is_some() || validation.message_expression.is_some();
             assert!(words, "{}: {}", definition.name, validation.expression);
+        }
+    }
+}
+
+/// What a review through the whole library costs is a promise (`tests/bench/README.md`).
+#[test]
+fn no_policy_needs_the_interpreter_for_what_it_lets_pass() {
+    let body =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/specs/0.22.5/plain-service-full.json");
+    let body: Value = serde_json::from_str(&fs::read_to_string(body).unwrap()).unwrap();
+    let spec = Spec::parse(body["spec"].to_string().into()).unwrap();
+    let value = Arc::clone(spec.value());
+    let review = Arc::new(Review {
+        id: String::new(),
+        kind: Kind::Run,
+        user: "ada".to_owned(),
+        project: "research".to_owned(),
+        received: SystemTime::UNIX_EPOCH,
+        headers: Vec::new(),
+        spec,
+    });
+    for definition in all()
+        .into_iter()
+        .filter(|one| one.kinds.contains(&Kind::Run))
+    {
+        let built_in = definition.with(&definition.example).unwrap();
+        for phase in [Phase::Mutating, Phase::Validating] {
+            let call = Call {
+                review: Arc::clone(&review),
+                spec: Arc::new(Revision::new(
+                    Kind::Run,
+                    Arc::clone(&value),
+                    Arc::clone(&value),
+                )),
+                phase,
+            };
+            let interpreted = built_in.policy.interpreted(&call);
+            assert!(
+                interpreted.is_empty(),
+                "{}: {interpreted:?}",
+                definition.name
+            );
         }
     }
 }

@@ -9,6 +9,9 @@ use std::sync::Arc;
 
 use serde_json::{Map, Number, Value};
 
+use super::super::meter;
+use crate::admission::effective::Tree;
+
 /// A value.
 #[derive(Clone, Debug)]
 pub(super) enum Datum<'a> {
@@ -19,6 +22,8 @@ pub(super) enum Datum<'a> {
     Text(Text<'a>),
     /// An array or an object where it lies.
     Tree(&'a Value),
+    /// A list, record or map of `effective`.
+    Effective(&'a Tree),
     List(Arc<[Datum<'a>]>),
     /// A map that an expression has built, sorted by key.
     Map(Arc<[(Text<'a>, Datum<'a>)]>),
@@ -58,6 +63,19 @@ impl<'a> Datum<'a> {
         })
     }
 
+    /// The value of a part of `effective`. A list or map is not looked into.
+    pub(super) fn of_effective(tree: &'a Tree) -> Option<Self> {
+        Some(match tree {
+            Tree::Null => Self::Null,
+            Tree::Bool(bool) => Self::Bool(*bool),
+            Tree::Int(int) => Self::Int(*int),
+            Tree::Double(double) => Self::Double(*double),
+            Tree::Text(text) => Self::text(text),
+            Tree::List(_) | Tree::Record(_) | Tree::Map(_) => Self::Effective(tree),
+            Tree::Large(_) => return None,
+        })
+    }
+
     pub(super) fn text(text: &'a str) -> Self {
         Self::Text(Text::Borrowed(text))
     }
@@ -90,8 +108,8 @@ impl<'a> Datum<'a> {
             Self::Int(_) => "int",
             Self::Double(_) => "double",
             Self::Text(_) => "string",
-            Self::Tree(Value::Object(_)) | Self::Map(_) => "map",
-            Self::Tree(_) | Self::List(_) => "list",
+            Self::Tree(Value::Array(_)) | Self::Effective(Tree::List(_)) | Self::List(_) => "list",
+            Self::Tree(_) | Self::Effective(_) | Self::Map(_) => "map",
         }
     }
 
@@ -108,6 +126,9 @@ impl<'a> Datum<'a> {
         match self {
             Self::Tree(Value::Array(items)) => Some(items.len()),
             Self::Tree(Value::Object(members)) => Some(members.len()),
+            Self::Effective(Tree::List(items)) => Some(items.len()),
+            Self::Effective(Tree::Record(members)) => Some(members.len()),
+            Self::Effective(Tree::Map(members)) => Some(members.len()),
             Self::List(items) => Some(items.len()),
             Self::Map(entries) => Some(entries.len()),
             _ => None,
@@ -119,6 +140,10 @@ impl<'a> Datum<'a> {
         match self {
             Self::Tree(Value::Object(members)) => match members.get(key) {
                 Some(value) => Self::of(value).map(Some),
+                None => Some(None),
+            },
+            Self::Effective(tree @ (Tree::Record(_) | Tree::Map(_))) => match tree.member(key) {
+                Some(value) => Self::of_effective(value).map(Some),
                 None => Some(None),
             },
             Self::Map(entries) => {
@@ -137,6 +162,10 @@ impl<'a> Datum<'a> {
                 Some(value) => Self::of(value).map(Some),
                 None => Some(None),
             },
+            Self::Effective(Tree::List(items)) => match position.and_then(|at| items.get(at)) {
+                Some(value) => Self::of_effective(value).map(Some),
+                None => Some(None),
+            },
             Self::List(items) => Some(position.and_then(|at| items.get(at)).cloned()),
             _ => None,
         }
@@ -148,6 +177,8 @@ impl<'a> Datum<'a> {
         Some(match self {
             Self::Tree(Value::Array(items)) => Items::Values(items.iter()),
             Self::Tree(Value::Object(members)) => Items::Keys(members.keys()),
+            Self::Effective(Tree::List(items)) => Items::Effective(items.iter()),
+            Self::Effective(Tree::Map(members)) => Items::EffectiveKeys(members.iter()),
             Self::List(items) => Items::Data(items.iter()),
             // Keys of one that was built have no order that an expression may count on.
             _ => return None,
@@ -160,6 +191,10 @@ impl<'a> Datum<'a> {
             Self::Tree(Value::Object(members)) => members
                 .iter()
                 .map(|(key, value)| Some((Self::text(key), Self::of(value)?)))
+                .collect(),
+            Self::Effective(Tree::Map(members)) => members
+                .iter()
+                .map(|(key, value)| Some((Self::text(key), Self::of_effective(value)?)))
                 .collect(),
             Self::Map(entries) => Some(
                 entries
@@ -215,6 +250,47 @@ impl<'a> Datum<'a> {
         items.try_fold(false, |found, item| Some(found || self.equals(&item?)?))
     }
 
+    /// Units for a copy as the interpreter makes one, of everything that an expression has built.
+    pub(super) fn copying(&self) -> u64 {
+        match self {
+            Self::Text(Text::Made(text)) => meter::text(text.len()),
+            Self::List(items) => 1 + items.iter().map(Self::copying).sum::<u64>(),
+            Self::Map(entries) => {
+                let entries = entries.iter();
+                1 + entries.map(|(_, value)| 1 + value.copying()).sum::<u64>()
+            }
+            _ => 1,
+        }
+    }
+
+    /// Units for reading a text, or going through elements without going into them.
+    pub(super) fn reading(&self) -> u64 {
+        match self {
+            Self::Text(text) => meter::text(text.len()),
+            _ => 1 + self.elements().unwrap_or(0) as u64,
+        }
+    }
+
+    /// Units for reading all that is in a value. Counting ends above `most`.
+    pub(super) fn reading_whole(&self, most: u64) -> u64 {
+        let whole = |parts: &mut dyn Iterator<Item = &Self>| {
+            let mut units = 1;
+            while units <= most
+                && let Some(part) = parts.next()
+            {
+                units += 1 + part.reading_whole(most - units);
+            }
+            units
+        };
+        match self {
+            Self::Tree(tree) => meter::reading_json(tree),
+            Self::Effective(tree) => tree.nodes(),
+            Self::List(items) => whole(&mut items.iter()),
+            Self::Map(entries) => whole(&mut entries.iter().map(|(_, value)| value)),
+            _ => self.reading(),
+        }
+    }
+
     /// The value as JSON, as the interpreter's would be written.
     pub(super) fn to_json(&self) -> Option<Value> {
         Some(match self {
@@ -224,6 +300,7 @@ impl<'a> Datum<'a> {
             Self::Double(double) => Value::Number(Number::from_f64(*double)?),
             Self::Text(text) => Value::from(&**text),
             Self::Tree(tree) => (*tree).clone(),
+            Self::Effective(tree) => serde_json::to_value(tree).ok()?,
             Self::List(items) => items.iter().map(Self::to_json).collect::<Option<_>>()?,
             Self::Map(entries) => {
                 let members = entries
@@ -239,6 +316,8 @@ impl<'a> Datum<'a> {
 pub(super) enum Items<'i, 'a> {
     Values(std::slice::Iter<'a, Value>),
     Keys(serde_json::map::Keys<'a>),
+    Effective(std::slice::Iter<'a, Tree>),
+    EffectiveKeys(std::slice::Iter<'a, (Box<str>, Tree)>),
     Data(std::slice::Iter<'i, Datum<'a>>),
 }
 
@@ -249,6 +328,8 @@ impl<'a> Iterator for Items<'_, 'a> {
         match self {
             Self::Values(values) => values.next().map(Datum::of),
             Self::Keys(keys) => keys.next().map(|key| Some(Datum::text(key))),
+            Self::Effective(values) => values.next().map(Datum::of_effective),
+            Self::EffectiveKeys(members) => members.next().map(|(key, _)| Some(Datum::text(key))),
             Self::Data(data) => data.next().cloned().map(Some),
         }
     }
