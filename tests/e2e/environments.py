@@ -46,6 +46,7 @@ REQUIREMENTS: dict[str, tuple[str, ...]] = {
         "jsonschema>=4.23,<5",
         "hypothesis>=6.100,<7",
         "hypothesis-jsonschema>=0.23,<1",
+        "trustme>=1.2,<2",
     ),
     # Its dependencies are pinned too narrowly to live beside others.
     "checkov": ("checkov>=3.3,<4",),

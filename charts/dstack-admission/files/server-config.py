@@ -6,6 +6,7 @@ with `rest_plugin` among its plugins, since the server reviews nothing without i
 
 import os
 import sys
+import tempfile
 
 import yaml
 
@@ -65,11 +66,10 @@ def quoted(text):
 
 
 def put(path, text):
-    """Only ever whole, and for the owner alone."""
-    beside = path + ".new"
-    with open(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
+    """Only ever whole, even where pods share the volume, and for the owner alone."""
+    with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=os.path.dirname(path), delete=False) as file:
         file.write(text)
-    os.replace(beside, path)
+    os.replace(file.name, path)
 
 
 main()

@@ -271,7 +271,7 @@ first line of the dstack command names. */}}
     - -ec
     - exec "$(sed -n '1s/^#! *//p' "$(command -v dstack)")" -c "$0"
     - |
-      {{- .Files.Get "files/server-config.py" | nindent 6 }}
+      {{- .Files.Get "files/server-config.py" | trim | nindent 6 }}
   env:
     - name: CONFIG_GIVEN
       value: {{ printf "/etc/dstack-server/%s" $v.server.configKey | quote }}
