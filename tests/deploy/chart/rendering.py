@@ -49,7 +49,6 @@ class Chart:
             "api_versions": list(apis),
         }
         try:
-            self._chart.validate_schema(self._chart.merge_values(values))
             rendered = _native.call_string(
                 "helm_render", self._chart._raw(), json.dumps(values), json.dumps(options)
             )
@@ -64,6 +63,6 @@ class Chart:
             document
             for path, text in sorted(files.items())
             if path.endswith((".yaml", ".yml"))
-            for document in yaml.safe_load_all(text)
+            for document in yaml.load_all(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
             if document is not None
         ]
