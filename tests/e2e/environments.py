@@ -44,6 +44,7 @@ REQUIREMENTS: dict[str, tuple[str, ...]] = {
         "cloudcoil-models-prometheus-operator>=0.79,<1",
         "cloudcoil-models-cert-manager>=1.16,<2",
         "jsonschema>=4.23,<5",
+        "requests>=2.32,<3",
         "hypothesis>=6.100,<7",
         "hypothesis-jsonschema>=0.23,<1",
         "trustme>=1.2,<2",

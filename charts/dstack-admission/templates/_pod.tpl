@@ -320,13 +320,13 @@ first line of the dstack command names. */}}
 - name: trust
   image: {{ include "dstack-admission.image" . | quote }}
   imagePullPolicy: {{ $v.image.pullPolicy | quote }}
-  args: ["certs", "bundle", "/etc/dstack-admission/tls/ca.crt", "--out", "/var/lib/dstack-admission"]
+  args: ["certs", "bundle", "--directory", "/var/lib/dstack-admission", "/etc/dstack-admission/tls/ca.crt"]
   resources:
     requests:
       cpu: 50m
       memory: 32Mi
     limits:
-      memory: 64Mi
+      memory: 128Mi
   {{- with $v.admission.securityContext }}
   securityContext:
     {{- toYaml . | nindent 4 }}
