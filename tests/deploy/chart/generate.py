@@ -132,7 +132,7 @@ def page(text: str) -> str:
 
 def pod_snippet() -> str:
     """What people with manifests of their own put into their pod: the chart's, without the server's own settings."""
-    documents = Chart().render({"metrics": {"enabled": True}}, name="dstack", namespace="dstack")
+    documents = Chart().render({"metrics": {"enabled": True}}, name="dstack-admission", namespace="dstack")
     pod = next(item for item in documents if item["kind"] == "Deployment")["spec"]["template"]["spec"]
     sidecar = next(item for item in pod["initContainers"] if item["name"] == "dstack-admission")
     server = next(item for item in pod["containers"] if item["name"] == "dstack-server")
