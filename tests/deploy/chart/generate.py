@@ -26,6 +26,9 @@ CONFIGURATION = REPOSITORY / "deploy" / "schema" / "configuration.json"
 # The newest, which also knows what the older ones do.
 KUBERNETES = Path(kubernetes_validate.__file__).parent / "kubernetes-json-schema/v1.37.0-local-strict/_definitions.json"
 
+# Keys of the configuration that only the chart can know.
+SET_BY_THE_CHART = ("apiVersion", "kind", "listen", "admin", "stateDir", "serverNames", "tls", "auth")
+
 # What the formats of the configuration look like. Helm does not check formats, it does check patterns.
 PATTERNS = {
     "kubernetes-duration": r"^(0|([0-9]+(\.[0-9]+)?(ns|us|µs|ms|s|m|h|d))+)$",
@@ -58,7 +61,9 @@ def _resolved(node: Any, definitions: dict[str, Any]) -> Any:
         return {"$ref": _kubernetes(f"io.k8s.api.{name}", definitions)}
     if source == "configuration":
         configuration = json.loads(CONFIGURATION.read_text())
-        return _configuration(configuration["properties"][name], configuration["$defs"], definitions)
+        keys = {key: value for key, value in configuration["properties"].items() if key not in SET_BY_THE_CHART}
+        of_values = {"type": "object", "additionalProperties": False, "properties": keys}
+        return _configuration(of_values, configuration["$defs"], definitions)
     resolved = {key: _resolved(value, definitions) for key, value in node.items()}
     if "properties" in node and isinstance(node.get("type"), str):
         resolved.setdefault("additionalProperties", False)

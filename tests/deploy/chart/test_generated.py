@@ -29,6 +29,12 @@ def test_the_schema_of_the_configuration_is_that_of_the_binary(binary: Path) -> 
     assert json.loads(printed.stdout) == json.loads(generate.CONFIGURATION.read_text())
 
 
+def test_every_key_of_the_configuration_is_a_value_or_set_by_the_chart() -> None:
+    keys = set(json.loads(generate.CONFIGURATION.read_text())["properties"])
+    assert set(generate.SET_BY_THE_CHART) <= keys
+    assert set(SCHEMA["properties"]["config"]["properties"]) == keys - set(generate.SET_BY_THE_CHART)
+
+
 def test_the_schema_is_one() -> None:
     jsonschema.Draft7Validator.check_schema(SCHEMA)
 
