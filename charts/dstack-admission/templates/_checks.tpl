@@ -68,6 +68,25 @@
 {{- end -}}
 {{- $names = append $names .name -}}
 {{- end -}}
+{{- range regexFindAll "/etc/dstack-admission/credentials/[^/\"]+" (toJson (default list $v.config.plugins)) -1 | uniq -}}
+{{- if not (has (base .) $names) -}}
+{{- $problems = append $problems (printf "config.plugins: %s is no directory, since credentials has no %s" . (base .)) -}}
+{{- end -}}
+{{- end -}}
+{{- $writable := list "/tmp" "/var/lib/dstack-admission" -}}
+{{- range $v.admission.extraVolumeMounts -}}
+{{- $writable = append $writable (.mountPath | trimSuffix "/") -}}
+{{- end -}}
+{{- range get (default dict $v.config.audit) "sinks" -}}
+{{- $path := get (default dict .file) "path" | default "" | toString -}}
+{{- $within := false -}}
+{{- range $writable -}}
+{{- $within = or $within (hasPrefix (printf "%s/" .) $path) -}}
+{{- end -}}
+{{- if and $path (not $within) -}}
+{{- $problems = append $problems (printf "config.audit.sinks: %s is on the image's read-only file system: mount a volume there by extraVolumes and admission.extraVolumeMounts" $path) -}}
+{{- end -}}
+{{- end -}}
 {{- $grace := get (default dict $v.config.limits) "gracePeriod" | default "25s" | toString -}}
 {{- if regexMatch "^[0-9]{1,5}s$" $grace -}}
 {{- $needed := add (trimSuffix "s" $grace | int) ($sidecar | ternary 0 $v.standalone.preStopSeconds | int) -}}

@@ -10,6 +10,7 @@ from conftest import values_of
 from rendering import OPERATORS, Chart, Refused
 
 STANDALONE = values_of("standalone")
+CREDENTIALS = "/etc/dstack-admission/credentials"
 POSTGRES = {"database": {"existingSecret": "postgres"}}
 
 
@@ -105,6 +106,14 @@ def test_a_value_of_the_wrong_form_is_named(chart: Chart, values: dict[str, Any]
             {"metrics": {"podMonitor": {"enabled": True}, "serviceMonitor": {"enabled": True}}},
             "everything would be counted twice",
         ),
+        (
+            {"config": {"plugins": [{"name": "a", "rest": {"url": "https://a", "caFile": f"{CREDENTIALS}/a/ca.crt"}}]}},
+            "config.plugins: /etc/dstack-admission/credentials/a is no directory, since credentials has no a",
+        ),
+        (
+            {"config": {"audit": {"sinks": [{"stdout": {}}, {"file": {"path": "/var/log/audit.log"}}]}}},
+            "config.audit.sinks: /var/log/audit.log is on the image's read-only file system",
+        ),
         ({"metrics": {"port": 8443}}, "metrics.port: 8443 is taken"),
         ({"config": {"plugins": [{"name": "canary", "use": "forbid-privileged"}]}}, "the name canary is taken"),
         (
@@ -150,6 +159,7 @@ def test_every_problem_is_shown_at_once(chart: Chart) -> None:
         {"podDisruptionBudget": {"enabled": True, "maxUnavailable": 0}},
         {"terminationGracePeriodSeconds": 10, "config": {"limits": {"gracePeriod": "5s"}}},
         {"admission": {"bindAddress": "[::]"}},
+        {"config": {"audit": {"sinks": [{"file": {"path": "/var/lib/dstack-admission/audit.log"}}]}}},
         {"config": {"plugins": []}, "canary": {"enabled": False}},
     ],
 )
