@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,13 @@ VALUES["ha"] = CHART / "values-ha.yaml"
 
 def values_of(name: str) -> dict[str, Any]:
     return yaml.safe_load(VALUES[name].read_text())
+
+
+def documented_values(page: Path) -> list[dict[str, Any]]:
+    """The values that a page shows, in its order: its blocks of YAML, apart from the generated pod."""
+    text = re.sub(r"<!-- pod: .*<!-- end of pod -->", "", page.read_text(), flags=re.DOTALL)
+    blocks = re.findall(r"^ *```yaml\n(.*?)^ *```$", text, flags=re.DOTALL | re.MULTILINE)
+    return [yaml.safe_load(textwrap.dedent(block)) for block in blocks]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

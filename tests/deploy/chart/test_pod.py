@@ -7,6 +7,7 @@ What only a kubelet does (the order itself, the mounts, users and capabilities) 
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,17 +18,21 @@ import requests
 import yaml
 
 import environments
+from conftest import documented_values
 from harness.dstack import OFFLINE, DstackServer
 from harness.processes import LOOPBACK, minimal_environment
 from harness.sidecar import Sidecar
-from rendering import Chart
+from rendering import REPOSITORY, Chart
 from test_rendering import configuration_of, containers_of, environment_of, pod_of, the
 
 VERSION = environments.DSTACK_VERSIONS[0]
+PAGE = REPOSITORY / "docs" / "kubernetes.md"
+# What docs/kubernetes.md tells a new user to write, with credentials between the server and the sidecar besides.
+SHOWN = documented_values(PAGE)[0]
 VALUES: dict[str, Any] = {
+    **SHOWN,
     "auth": {"existingSecret": "credentials", "username": "dstack"},
-    "server": {"adminToken": {"existingSecret": "admin"}, "config": {"projects": [{"name": "main"}]}},
-    "config": {"plugins": [{"name": "cost", "use": "max-price", "with": {"limit": 1.5}}]},
+    "server": {**SHOWN["server"], "config": {"projects": [{"name": "main"}]}},
 }
 FILES = {
     "/etc/dstack-admission/auth/password": 'pass "word"',
@@ -137,7 +142,14 @@ def test_the_server_finds_every_address_that_its_probes_ask(pod: Pod) -> None:
 
 
 def test_a_spec_is_patched_on_its_way(pod: Pod) -> None:
-    assert pod.server.plan(TASK).configuration["max_price"] == 1.5
+    assert pod.server.plan(TASK).configuration["max_price"] == 4.0
+
+
+def test_the_page_shows_the_denial_that_a_user_reads(pod: Pod) -> None:
+    (shown,) = re.findall(r"printf '(type: task.*?)' > bad.dstack.yml", PAGE.read_text())
+    answer = pod.server.plan({"image": "ubuntu", **yaml.safe_load(shown.replace("\\n", "\n"))})
+    said = re.sub(r"decision \w+", "decision 01…", answer.message)
+    assert said in "\n".join(line.strip() for line in PAGE.read_text().splitlines())
 
 
 def test_the_canary_is_denied(pod: Pod) -> None:

@@ -10,9 +10,9 @@ import helm_python
 import pytest
 import yaml
 
-from conftest import ALERT, DASHBOARD, VALUES, values_of
+from conftest import ALERT, DASHBOARD, VALUES, documented_values, values_of
 from manifests import problems
-from rendering import CHART, KUBERNETES, OPERATORS, Chart, Refused
+from rendering import CHART, KUBERNETES, OPERATORS, REPOSITORY, Chart, Refused
 
 MODES = {"sidecar": {}, "standalone": values_of("standalone")}
 
@@ -81,6 +81,14 @@ def test_the_package_holds_what_a_user_needs_and_no_more(tmp_path: Path) -> None
     assert {"Chart.yaml", "README.md", "values.yaml", "values.schema.json", "values-ha.yaml"} <= names
     assert "files/server-config.py" in names
     assert not [name for name in names if name.startswith(("ci/", "golden")) or ".in." in name]
+
+
+@pytest.mark.parametrize("page", [CHART / "README.md", REPOSITORY / "docs/kubernetes.md"], ids=lambda page: page.name)
+def test_the_values_that_pages_show_can_be_used(chart: Chart, page: Path) -> None:
+    shown = documented_values(page)
+    assert shown
+    for values in shown:
+        assert problems(chart.render(values), "1.37") == []
 
 
 # The pod of the server
