@@ -32,12 +32,6 @@ app.kubernetes.io/component: {{ eq .Values.mode "sidecar" | ternary "server" "ad
 {{- merge $selector $own .Values.commonLabels | toYaml -}}
 {{- end -}}
 
-{{/* Labels of what is beside the pods: not to be taken for them by a selector. */}}
-{{- define "dstack-admission.labelsOf" -}}
-{{- $labels := include "dstack-admission.labels" .root | fromYaml -}}
-{{- set $labels "app.kubernetes.io/component" .component | toYaml -}}
-{{- end -}}
-
 {{/* `metadata` of an object: {root, suffix, component?, annotations?, labels?} */}}
 {{- define "dstack-admission.metadata" -}}
 {{- $name := include "dstack-admission.fullname" .root -}}

@@ -1,6 +1,6 @@
-"""Writes what is generated for the chart: `values.schema.json`, the tables of its README, the pod of docs/kubernetes.md.
+"""Writes what is generated for the chart: `values.schema.json`, its README's tables, the pod of docs/kubernetes.md.
 
-    python3 tests/e2e/environments.py chart && target/e2e/chart/bin/python tests/deploy/chart/generate.py    # `make chart`
+    target/e2e/chart/bin/python tests/deploy/chart/generate.py    # `make chart`
 
 The tests see that the files are in step.
 """
@@ -189,8 +189,10 @@ def _cell(value: Any) -> str:
 
 
 def documented(path: Path) -> Iterator[tuple[str, Any, str]]:
-    """Every value with a comment `# -- …` above it: its path, default and text. A value without one, whose parent has none
-    either, is an error."""
+    """Every value with a comment `# -- …` above it: its path, default and text.
+
+    A value without one, whose parent has none either, is an error.
+    """
     lines = path.read_text().splitlines()
     root = yaml.compose(path.read_text())
     values = yaml.safe_load(path.read_text())

@@ -1,6 +1,7 @@
 """What is wrong with Kubernetes manifests, found without a cluster.
 
-First by Kubernetes' own schemas, then by rules of the API server that no schema tells: names and references that must agree.
+First by Kubernetes' own schemas, then by rules of the API server that no schema tells: names and references that
+must agree.
 """
 
 from __future__ import annotations

@@ -49,9 +49,7 @@ class Chart:
             "api_versions": list(apis),
         }
         try:
-            rendered = _native.call_string(
-                "helm_render", self._chart._raw(), json.dumps(values), json.dumps(options)
-            )
+            rendered = _native.call_string("helm_render", self._chart._raw(), json.dumps(values), json.dumps(options))
         except helm_python.HelmError as refused:
             raise Refused(str(refused)) from None
         return json.loads(rendered)

@@ -26,7 +26,7 @@ def test_the_binary_takes_the_configuration(chart: Chart, name: str, binary: Pat
 
 
 def test_a_plugin_of_the_values_is_the_plugin_of_the_file(chart: Chart) -> None:
-    """Nothing is lost or turned into something else on the way: numbers, quotes, braces, words that YAML takes for booleans."""
+    """Nothing is lost or turned into something else: numbers, quotes, braces, words that YAML takes for booleans."""
     plugin = {
         "name": "odd",
         "match": {"projects": ["*", "!no", "1.10"]},

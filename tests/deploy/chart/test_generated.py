@@ -40,8 +40,8 @@ def test_the_schema_is_one() -> None:
 
 
 def test_no_map_takes_unknown_keys() -> None:
-    # What is not ours: values of charts around this one, dstack's own configuration, any object at all. The parameters of a
-    # built-in policy are strict where the policy is known.
+    # What is not ours: values of charts around this one, dstack's own configuration, any object at all. The parameters
+    # of a built-in policy are strict where the policy is known.
     free = {
         "properties.global",
         "properties.server.properties.config.properties.projects.items",

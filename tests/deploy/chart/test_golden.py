@@ -25,7 +25,9 @@ def test_renders_are_as_they_were_read(steady_chart: Chart, name: str, pytestcon
         path.parent.mkdir(exist_ok=True)
         path.write_text(text)
     held = path.read_text() if path.is_file() else ""
-    difference = "\n".join(difflib.unified_diff(held.splitlines(), text.splitlines(), "as read", "as rendered", lineterm=""))
+    difference = "\n".join(
+        difflib.unified_diff(held.splitlines(), text.splitlines(), "as read", "as rendered", lineterm="")
+    )
     assert not difference, f"{difference}\nIf it is meant: --update"
 
 

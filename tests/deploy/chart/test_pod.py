@@ -1,5 +1,6 @@
-"""The rendered pod at work, without a kubelet: its init container, the sidecar and a real dstack server, started in their order as
-processes, with the commands, the variables and the files of the manifest below a directory of the test's own.
+"""The rendered pod at work, without a kubelet: its init container, the sidecar and a real dstack server, started in
+their order as processes, with the commands, the variables and the files of the manifest below a directory of the
+test's own.
 
 What only a kubelet does (the order itself, the mounts, users and capabilities) is not tried here.
 """

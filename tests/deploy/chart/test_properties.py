@@ -1,4 +1,4 @@
-"""Whatever values the schema lets pass, the chart renders what an API server takes, or says in a sentence what is wrong."""
+"""Whatever values the schema lets pass, the chart renders what an API server takes, or says what is wrong."""
 
 from __future__ import annotations
 
@@ -62,7 +62,10 @@ def values() -> strategies.SearchStrategy[dict[str, Any]]:
 
 
 def _of(node: dict[str, Any], definitions: dict[str, Any]) -> strategies.SearchStrategy[Any]:
-    """What a part of the schema lets pass. Objects are put together here: the library's own way fails with newer hypothesis."""
+    """What a part of the schema lets pass.
+
+    Objects are put together here, since the library's own way fails with newer versions of hypothesis.
+    """
     if "$ref" in node:
         name = node["$ref"].removeprefix("#/$defs/")
         if name in EXAMPLES:
@@ -72,7 +75,10 @@ def _of(node: dict[str, Any], definitions: dict[str, Any]) -> strategies.SearchS
     if node == {"type": "object", "additionalProperties": True}:
         return strategies.sampled_from([{}, {"name": "main"}])
     if "propertyNames" in node:
-        keys, items = from_schema({"type": "string", **node["propertyNames"]}), _of(node["additionalProperties"], definitions)
+        keys, items = (
+            from_schema({"type": "string", **node["propertyNames"]}),
+            _of(node["additionalProperties"], definitions),
+        )
         return strategies.dictionaries(keys.filter(lambda key: len(key) < 300), items, max_size=2)
     if node.get("type") == "object":
         known = {key: _of(value, definitions) for key, value in node.get("properties", {}).items()}

@@ -274,7 +274,9 @@ def test_the_job_has_the_name_that_alerts_go_by(chart: Chart, kind: str) -> None
 
 
 def test_alerts_are_those_of_the_file(steady_chart: Chart) -> None:
-    rule = the(steady_chart.render({"metrics": {"prometheusRule": {"enabled": True}}}, apis=OPERATORS), "PrometheusRule")
+    rule = the(
+        steady_chart.render({"metrics": {"prometheusRule": {"enabled": True}}}, apis=OPERATORS), "PrometheusRule"
+    )
     assert rule["spec"]["groups"] == [{"name": "dstack-admission", "rules": [ALERT]}]
 
 

@@ -1,7 +1,7 @@
 """The init container of the server's pod: config.yml with `rest_plugin` in it, and a netrc file that Python can read.
 
-The very command of the rendered manifest is run, with a `dstack` on the path whose first line names a Python with PyYAML, as that of
-the official image does.
+The very command of the rendered manifest is run, with a `dstack` on the path whose first line names a Python with
+PyYAML, as that of the official image does.
 """
 
 from __future__ import annotations

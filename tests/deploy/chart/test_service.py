@@ -1,5 +1,5 @@
-"""The pod without a server at work, without a kubelet: dstack-admission with its given certificate, and the pod of `helm test`, which
-calls it as a dstack server elsewhere would."""
+"""The pod beside no server at work, without a kubelet: dstack-admission with its given certificate, and the pod of
+`helm test`, which calls it as a dstack server elsewhere would."""
 
 from __future__ import annotations
 
