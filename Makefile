@@ -3,9 +3,10 @@
 
 PYTHON ?= python3
 E2E := target/e2e/tests/bin/python
+CHART := target/e2e/chart/bin/python
 TOOLS := target/tools
 
-.PHONY: help build test test-quick test-rust test-policies test-python test-e2e test-e2e-quick specs lint demo docs bench bench-quick
+.PHONY: help build test test-quick test-rust test-policies test-python test-e2e test-e2e-quick test-chart chart specs lint demo docs bench bench-quick
 
 help: ## List the targets.
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 18
@@ -13,9 +14,9 @@ help: ## List the targets.
 build: ## Build the binary, target/debug/dstack-admission.
 	cargo build --locked
 
-test: test-rust test-policies test-python test-e2e ## All tests: Rust, and end to end with real dstack servers of four versions.
+test: test-rust test-policies test-python test-chart test-e2e ## All tests: Rust, and end to end with real dstack servers of four versions.
 
-test-quick: test-rust test-policies test-e2e-quick ## All tests, end to end with the newest dstack server alone.
+test-quick: test-rust test-policies test-chart test-e2e-quick ## All tests, end to end with the newest dstack server alone.
 
 test-rust: build ## Unit, property and integration tests.
 	@if cargo nextest --version >/dev/null 2>&1; then \
@@ -39,6 +40,14 @@ test-e2e: build ## End to end with real dstack servers.
 test-e2e-quick: build
 	$(PYTHON) tests/e2e/environments.py tests dstack-0.22.5
 	$(E2E) -m pytest tests/e2e --versions 0.22.5
+
+test-chart: build ## The Helm chart: rendered for every Kubernetes version, and its pod run as processes.
+	$(PYTHON) tests/e2e/environments.py chart checkov dstack-0.22.5
+	$(CHART) -m pytest tests/deploy/chart
+
+chart: ## Write the chart's schema, the tables of its README and the pod of docs/kubernetes.md anew.
+	$(PYTHON) tests/e2e/environments.py chart
+	$(CHART) tests/deploy/chart/generate.py
 
 specs: ## Capture anew what real dstack servers send, tests/specs.
 	$(PYTHON) tests/e2e/environments.py

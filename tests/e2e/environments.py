@@ -35,6 +35,22 @@ SERVER_BOUNDS = ("sqlalchemy<3", "uvicorn<1", "starlette<2", "requests<3", "rich
 
 REQUIREMENTS: dict[str, tuple[str, ...]] = {
     "tests": ("pytest>=8,<10", "requests>=2.32,<3", "PyYAML>=6,<7", "cryptography>=42", "trustme>=1.2,<2"),
+    # Renders the Helm chart and holds what comes out against schemas, without a cluster.
+    "chart": (
+        "pytest>=8,<10",
+        "PyYAML>=6,<7",
+        "helm-python-sdk==0.2.2",
+        "kubernetes-validate>=1.37,<2",
+        "cloudcoil-models-prometheus-operator>=0.79,<1",
+        "cloudcoil-models-cert-manager>=1.16,<2",
+        "jsonschema>=4.23,<5",
+        "requests>=2.32,<3",
+        "hypothesis>=6.100,<7",
+        "hypothesis-jsonschema>=0.23,<1",
+        "trustme>=1.2,<2",
+    ),
+    # Its dependencies are pinned too narrowly to live beside others.
+    "checkov": ("checkov>=3.3,<4",),
     **{f"dstack-{version}": (f"dstack[server,aws]=={version}", *SERVER_BOUNDS) for version in DSTACK_VERSIONS},
 }
 

@@ -1,0 +1,136 @@
+{{/* What a JSON Schema cannot say: every problem of the values at once, each naming its key. */}}
+
+{{- define "dstack-admission.checks" -}}
+{{- $v := .Values -}}
+{{- $problems := list -}}
+{{- $sidecar := eq $v.mode "sidecar" -}}
+{{- $shared := has "ReadWriteMany" $v.server.persistence.accessModes -}}
+{{- if $sidecar -}}
+{{- if and (gt (int $v.replicas) 1) (not $v.server.database.existingSecret) -}}
+{{- $problems = append $problems "replicas: more than one dstack server needs Postgres: set server.database.existingSecret" -}}
+{{- end -}}
+{{- if and (gt (int $v.replicas) 1) $v.server.persistence.enabled (not $shared) -}}
+{{- $problems = append $problems "server.persistence: several pods cannot share a ReadWriteOnce volume: set server.persistence.enabled to false, or accessModes to [ReadWriteMany]" -}}
+{{- end -}}
+{{- if $v.autoscaling.enabled -}}
+{{- $problems = append $problems "autoscaling.enabled: is for mode standalone; set replicas instead" -}}
+{{- end -}}
+{{- if and $v.server.config $v.server.existingConfigSecret -}}
+{{- $problems = append $problems "server.config: server.existingConfigSecret is set as well; give one of the two" -}}
+{{- end -}}
+{{- if and $v.server.ingress.enabled (not $v.server.ingress.hosts) -}}
+{{- $problems = append $problems "server.ingress.hosts: an Ingress needs a host" -}}
+{{- end -}}
+{{- $reserved := list "DSTACK_PLUGIN_SERVICE_URI" "REQUESTS_CA_BUNDLE" "AWS_CA_BUNDLE" "NETRC" "NO_PROXY" "no_proxy" "HTTP_PROXY" "HTTPS_PROXY" "DSTACK_SERVER_ADMIN_TOKEN" "DSTACK_DATABASE_URL" "DSTACK_SERVER_URL" -}}
+{{- range $v.server.extraEnv -}}
+{{- if has .name $reserved -}}
+{{- $problems = append $problems (printf "server.extraEnv: %s is set by the chart; see server.proxy, server.url, server.adminToken, server.database and auth" .name) -}}
+{{- end -}}
+{{- if eq .name "DSTACK_SERVER_CONFIG_DISABLED" -}}
+{{- $problems = append $problems "server.extraEnv: with DSTACK_SERVER_CONFIG_DISABLED the server loads no plugin and nothing is reviewed" -}}
+{{- end -}}
+{{- if eq .name "DSTACK_SERVER_PORT" -}}
+{{- $problems = append $problems "server.extraEnv: the chart expects the server on its own port 3000, so DSTACK_SERVER_PORT must not be set; see server.service.port" -}}
+{{- end -}}
+{{- end -}}
+{{- else -}}
+{{- if not $v.auth.existingSecret -}}
+{{- $problems = append $problems "auth.existingSecret: in mode standalone the review port can be reached from other pods, so callers must show credentials: name a Secret with the key password" -}}
+{{- end -}}
+{{- if eq $v.certificates.source "made" -}}
+{{- $problems = append $problems "certificates.source: `made` is for mode sidecar, since a certificate made in one pod is unknown to a server elsewhere: take certManager or secret" -}}
+{{- end -}}
+{{- end -}}
+{{- if and (eq $v.certificates.source "secret") (not $v.certificates.existingSecret) -}}
+{{- $problems = append $problems "certificates.existingSecret: name the Secret with tls.crt, tls.key and ca.crt" -}}
+{{- end -}}
+{{- if and (ne $v.certificates.source "secret") $v.certificates.existingSecret -}}
+{{- $problems = append $problems (printf "certificates.existingSecret: is for certificates.source secret, which is %s" $v.certificates.source) -}}
+{{- end -}}
+{{- if and $v.autoscaling.enabled (gt (int $v.autoscaling.minReplicas) (int $v.autoscaling.maxReplicas)) -}}
+{{- $problems = append $problems "autoscaling.minReplicas: is more than autoscaling.maxReplicas" -}}
+{{- end -}}
+{{- with $v.podDisruptionBudget -}}
+{{- $min := not (eq (toString .minAvailable) "") -}}
+{{- $max := not (eq (toString .maxUnavailable) "") -}}
+{{- if and .enabled (eq $min $max) -}}
+{{- $problems = append $problems "podDisruptionBudget: give one of minAvailable and maxUnavailable" -}}
+{{- end -}}
+{{- $least := $v.autoscaling.enabled | ternary $v.autoscaling.minReplicas $v.replicas | int -}}
+{{- if and .enabled $min (not (kindIs "string" .minAvailable)) (ge (int .minAvailable) $least) -}}
+{{- $problems = append $problems (printf "podDisruptionBudget.minAvailable: with %d pods, no node could ever be drained" $least) -}}
+{{- end -}}
+{{- end -}}
+{{- $names := list -}}
+{{- range $v.credentials -}}
+{{- if has .name $names -}}
+{{- $problems = append $problems (printf "credentials: %s is there twice" .name) -}}
+{{- end -}}
+{{- $names = append $names .name -}}
+{{- end -}}
+{{- range regexFindAll "/etc/dstack-admission/credentials/[^/\"]+" (toJson (default list $v.config.plugins)) -1 | uniq -}}
+{{- if not (has (base .) $names) -}}
+{{- $problems = append $problems (printf "config.plugins: %s is no directory, since credentials has no %s" . (base .)) -}}
+{{- end -}}
+{{- end -}}
+{{- $writable := list "/tmp" "/var/lib/dstack-admission" -}}
+{{- range $v.admission.extraVolumeMounts -}}
+{{- $writable = append $writable (.mountPath | trimSuffix "/") -}}
+{{- end -}}
+{{- range get (default dict $v.config.audit) "sinks" -}}
+{{- $path := get (default dict .file) "path" | default "" | toString -}}
+{{- $within := false -}}
+{{- range $writable -}}
+{{- $within = or $within (hasPrefix (printf "%s/" .) $path) -}}
+{{- end -}}
+{{- if and $path (not $within) -}}
+{{- $problems = append $problems (printf "config.audit.sinks: %s is on the image's read-only file system: mount a volume there by extraVolumes and admission.extraVolumeMounts" $path) -}}
+{{- end -}}
+{{- end -}}
+{{- $grace := get (default dict $v.config.limits) "gracePeriod" | default "25s" | toString -}}
+{{- if regexMatch "^[0-9]{1,5}s$" $grace -}}
+{{- $needed := add (trimSuffix "s" $grace | int) ($sidecar | ternary 0 $v.standalone.preStopSeconds | int) -}}
+{{- if lt (int $v.terminationGracePeriodSeconds) (int $needed) -}}
+{{- $problems = append $problems (printf "terminationGracePeriodSeconds: reviews in hand are given %d s (config.limits.gracePeriod and standalone.preStopSeconds), so this must not be less" (int $needed)) -}}
+{{- end -}}
+{{- end -}}
+{{- $fixed := list "app.kubernetes.io/name" "app.kubernetes.io/instance" "app.kubernetes.io/component" "app.kubernetes.io/part-of" "app.kubernetes.io/managed-by" "app.kubernetes.io/version" "helm.sh/chart" -}}
+{{- range $key, $labels := dict "commonLabels" $v.commonLabels "podLabels" $v.podLabels -}}
+{{- range $label, $_ := $labels -}}
+{{- if has $label $fixed -}}
+{{- $problems = append $problems (printf "%s: %s is set by the chart" $key $label) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- with $v.metrics -}}
+{{- $scraped := or .serviceMonitor.enabled .podMonitor.enabled -}}
+{{- if and $scraped (not .enabled) -}}
+{{- $problems = append $problems "metrics.enabled: a monitor has nothing to scrape without it" -}}
+{{- end -}}
+{{- if and .serviceMonitor.enabled .podMonitor.enabled -}}
+{{- $problems = append $problems "metrics.podMonitor.enabled: metrics.serviceMonitor is enabled as well, and everything would be counted twice" -}}
+{{- end -}}
+{{- if has (int .port) (list 3000 8443) -}}
+{{- $problems = append $problems (printf "metrics.port: %d is taken" (int .port)) -}}
+{{- end -}}
+{{- if and (or $scraped .prometheusRule.enabled) (not ($.Capabilities.APIVersions.Has "monitoring.coreos.com/v1")) -}}
+{{- $problems = append $problems "metrics: this cluster does not know monitoring.coreos.com/v1: install the Prometheus operator first, or pass --api-versions monitoring.coreos.com/v1 to helm template" -}}
+{{- end -}}
+{{- end -}}
+{{- if and (eq $v.certificates.source "certManager") (not ($.Capabilities.APIVersions.Has "cert-manager.io/v1")) -}}
+{{- $problems = append $problems "certificates.source: this cluster does not know cert-manager.io/v1: install cert-manager first, or pass --api-versions cert-manager.io/v1 to helm template" -}}
+{{- end -}}
+{{- range $plugin := default list $v.config.plugins -}}
+{{- if and $v.canary.enabled (eq (toString (get $plugin "name")) "canary") -}}
+{{- $problems = append $problems "config.plugins: the name canary is taken by canary.enabled" -}}
+{{- end -}}
+{{- range concat (list $plugin) (default list (get $plugin "fanOut")) -}}
+{{- if and (hasKey . "python") (not (or $v.image.python $v.image.digest (contains "python" $v.image.tag))) -}}
+{{- $problems = append $problems (printf "config.plugins: %s is a Python plugin, which needs image.python, or an image.tag with python in it" (toString (get . "name"))) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- if $problems -}}
+{{- fail (printf "\n\nThe values cannot be used:\n- %s\n" (join "\n- " $problems)) -}}
+{{- end -}}
+{{- end -}}
