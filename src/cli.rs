@@ -2,6 +2,7 @@
 //! server and records.
 
 mod check;
+mod healthcheck;
 mod live;
 mod load;
 mod policies;
@@ -40,6 +41,8 @@ struct Arguments {
 enum Command {
     /// Answer the reviews of a dstack server.
     Serve(Configured),
+    /// Ask a running sidecar whether it is ready: for Docker's HEALTHCHECK and exec probes.
+    Healthcheck(HealthcheckArguments),
     /// Load a configuration, show its chain and worst-case time, and list every problem.
     Check(Configured),
     /// Decide specs from files as `serve` would, and show each plugin's part.
@@ -59,6 +62,21 @@ struct Configured {
     /// The configuration file. Without it: an embedded default that listens on loopback and only watches.
     #[arg(short, long, value_name = "FILE")]
     config: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+struct HealthcheckArguments {
+    #[command(flatten)]
+    configured: Configured,
+    /// The admin address, `http://HOST:PORT`. Without it, the configuration tells.
+    #[arg(long, value_name = "URL")]
+    admin: Option<String>,
+    /// Ask only whether it lives, not whether it is ready.
+    #[arg(long)]
+    live: bool,
+    /// How long an answer is waited for.
+    #[arg(long, default_value = "2s", value_name = "TIME")]
+    timeout: humantime::Duration,
 }
 
 #[derive(Debug, Args)]
@@ -210,6 +228,7 @@ pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let result = match arguments.command {
         Command::Serve(configured) => serve::run(configured.config.as_deref()),
+        Command::Healthcheck(arguments) => healthcheck::run(&arguments),
         Command::Check(configured) => check::run(configured.config.as_deref()),
         Command::Review(arguments) => review::run(&arguments),
         Command::Policies(arguments) => policies::run(&arguments),

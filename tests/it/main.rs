@@ -15,6 +15,7 @@ mod documents;
 mod examples;
 mod failure;
 mod fan_out;
+mod healthcheck;
 mod install;
 mod patience;
 mod python;
