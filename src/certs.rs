@@ -22,6 +22,7 @@
 //! name that is not its own.
 
 mod authority;
+pub mod describe;
 mod files;
 mod leaf;
 pub mod trust;

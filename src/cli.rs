@@ -2,6 +2,7 @@
 //! server and records.
 
 mod check;
+mod doctor;
 mod healthcheck;
 mod live;
 mod load;
@@ -53,6 +54,8 @@ enum Command {
     Schema(SchemaArguments),
     /// Decide the reviews of an audit log by another configuration, and show what would change.
     Replay(ReplayArguments),
+    /// Look from the dstack server's side at what lies between it and the sidecar, and say how to mend it.
+    Doctor(DoctorArguments),
     /// Run suites of policy tests, and say which rules no case ever made fire.
     Test(TestArguments),
 }
@@ -77,6 +80,54 @@ struct HealthcheckArguments {
     /// How long an answer is waited for.
     #[arg(long, default_value = "2s", value_name = "TIME")]
     timeout: humantime::Duration,
+}
+
+#[derive(Debug, Args)]
+struct DoctorArguments {
+    /// The sidecar's address. Without it, DSTACK_PLUGIN_SERVICE_URI of the environment.
+    #[arg(long, value_name = "URI")]
+    uri: Option<String>,
+    /// CAs to trust, a file or a hashed directory. Without it, REQUESTS_CA_BUNDLE or CURL_CA_BUNDLE.
+    #[arg(long, value_name = "PATH")]
+    ca_bundle: Option<PathBuf>,
+    /// The file with credentials. Without it, NETRC or ~/.netrc.
+    #[arg(long, value_name = "FILE")]
+    netrc: Option<PathBuf>,
+    /// Take the environment of this process, which is the dstack server's.
+    #[arg(long, value_name = "PID")]
+    env_of: Option<u32>,
+    /// The address of the dstack server, to be asked whether its plugins are loaded.
+    #[arg(long, value_name = "URL", requires = "token_file")]
+    server: Option<String>,
+    /// A file with the token of a user of the dstack server.
+    #[arg(long, value_name = "FILE", requires = "server")]
+    token_file: Option<PathBuf>,
+    /// A project of that user.
+    #[arg(long, default_value = "main", value_name = "NAME", value_parser = project)]
+    project: String,
+    /// The dstack server's configuration. Without it, ~/.dstack/server/config.yml if it is there.
+    #[arg(long, value_name = "FILE")]
+    server_config: Option<PathBuf>,
+    /// The sidecar's admin address, to be asked for its version.
+    #[arg(long, value_name = "URL")]
+    admin: Option<String>,
+    /// The name of the run that the policy `canary` denies.
+    #[arg(long, default_value = "dstack-admission-canary", value_name = "NAME")]
+    canary: String,
+    /// How long each step may take. The dstack server itself waits 8 s.
+    #[arg(long, default_value = "8s", value_name = "TIME")]
+    timeout: humantime::Duration,
+    #[arg(short, long, value_enum, default_value = "text")]
+    output: Output,
+}
+
+/// A project's name as it can stand in an address.
+fn project(name: &str) -> Result<String, String> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    match !name.is_empty() && name.chars().all(plain) {
+        true => Ok(name.to_owned()),
+        false => Err("a project's name has letters, digits, `-`, `_` and `.`".to_owned()),
+    }
 }
 
 #[derive(Debug, Args)]
@@ -228,6 +279,7 @@ pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let result = match arguments.command {
         Command::Serve(configured) => serve::run(configured.config.as_deref()),
+        Command::Doctor(arguments) => doctor::run(&arguments),
         Command::Healthcheck(arguments) => healthcheck::run(&arguments),
         Command::Check(configured) => check::run(configured.config.as_deref()),
         Command::Review(arguments) => review::run(&arguments),
