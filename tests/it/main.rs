@@ -11,6 +11,7 @@
 mod harness;
 
 mod chain;
+mod doctor;
 mod documents;
 mod examples;
 mod failure;

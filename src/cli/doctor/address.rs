@@ -133,8 +133,7 @@ pub fn check(environment: &Environment, report: &mut Report) -> Option<Address> 
             format!("{URI} holds credentials: the dstack server logs them, and shows them to every user while it cannot connect"),
             format!("write {URI}={shown}, and the credentials into the server's netrc file (see docs/doctor.md)"),
         );
-    }
-    if !address.tls && !address.is_loopback() {
+    } else if !address.tls && !address.is_loopback() {
         let message = format!("{shown} is plain HTTP: specs and their secrets travel in clear");
         report.warn(CHECK, message, "serve TLS, and write https://");
     } else if address.path.ends_with('/') {
