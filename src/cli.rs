@@ -1,6 +1,7 @@
 //! The command line: what each command takes, and the one place that joins configuration, engine,
 //! server and records.
 
+mod certs;
 mod check;
 mod doctor;
 mod healthcheck;
@@ -54,6 +55,9 @@ enum Command {
     Schema(SchemaArguments),
     /// Decide the reviews of an audit log by another configuration, and show what would change.
     Replay(ReplayArguments),
+    /// Make, renew and show certificates, and merge CAs into what the dstack server trusts.
+    #[command(subcommand)]
+    Certs(certs::Certs),
     /// Look from the dstack server's side at what lies between it and the sidecar, and say how to mend it.
     Doctor(DoctorArguments),
     /// Run suites of policy tests, and say which rules no case ever made fire.
@@ -279,6 +283,7 @@ pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let result = match arguments.command {
         Command::Serve(configured) => serve::run(configured.config.as_deref()),
+        Command::Certs(command) => certs::run(&command),
         Command::Doctor(arguments) => doctor::run(&arguments),
         Command::Healthcheck(arguments) => healthcheck::run(&arguments),
         Command::Check(configured) => check::run(configured.config.as_deref()),

@@ -45,6 +45,8 @@ pub enum Why {
     OtherAuthority,
     /// It is past two thirds of its life, or its life has not begun.
     Due,
+    /// It was still good, and another one was asked for.
+    Asked,
 }
 
 impl fmt::Display for Why {
@@ -55,6 +57,7 @@ impl fmt::Display for Why {
             Why::OtherNames => "the last one was made for other names",
             Why::OtherAuthority => "the last one was not signed by the CA that signs now",
             Why::Due => "the last one was due for renewal",
+            Why::Asked => "it was asked for",
         })
     }
 }

@@ -64,7 +64,7 @@ def test_the_canary_is_a_spec_as_the_server_sends_it(sidecar: Sidecar, server: D
     price = {"name": "price", "use": "max-price", "with": {"limit": 1, "action": "deny"}}
     sidecar.serve([price, CANARY])
     diagnosis(sidecar, {}, *through(server, tmp_path))
-    direct, asked = ([plugin["message"] for plugin in record["plugins"]] for record in sidecar.audit())
+    direct, asked = ([plugin["messages"] for plugin in record["plugins"]] for record in sidecar.audit())
     assert len(direct) == 2
     assert direct == asked
 

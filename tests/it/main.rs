@@ -10,6 +10,7 @@
 
 mod harness;
 
+mod certs;
 mod chain;
 mod doctor;
 mod documents;
