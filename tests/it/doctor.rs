@@ -249,8 +249,8 @@ async fn the_environment_of_another_process_is_read() {
 #[case::admin(&["--admin", "https://127.0.0.1:9443"], "plain HTTP")]
 #[case::project(&["--project", "a/b"], "a project's name")]
 fn a_command_line_that_cannot_be_used_says_why(#[case] arguments: &[&str], #[case] why: &str) {
-    let mut doctor = Doctor::default();
-    doctor.arguments = arguments.iter().map(|one| (*one).to_owned()).collect();
+    let one_more = |doctor: Doctor, argument: &&str| doctor.arg(*argument);
+    let doctor = arguments.iter().fold(Doctor::default(), one_more);
     let said = doctor.refused();
     assert!(said.contains(why), "{said}");
 }
