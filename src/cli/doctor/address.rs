@@ -130,7 +130,8 @@ pub fn check(environment: &Environment, report: &mut Report) -> Option<Address> 
     if address.userinfo.is_some() {
         report.fail(
             CHECK,
-            format!("{URI} holds credentials: the dstack server logs them, and shows them to every user while it cannot connect"),
+            format!("{URI} holds credentials: the dstack server logs them, and shows them to every user while it cannot \
+                 connect"),
             format!("write {URI}={shown}, and the credentials into the server's netrc file (see docs/doctor.md)"),
         );
     } else if !address.tls && !address.is_loopback() {

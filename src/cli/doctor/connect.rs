@@ -1,5 +1,5 @@
-//! Connections as the dstack server makes them: TCP, TLS verified by exactly its bundle, one HTTP/1.1 exchange. Each step
-//! is waited for no longer than the server would.
+//! Connections as the dstack server makes them: TCP, TLS verified by exactly its bundle, one HTTP/1.1 exchange. Each
+//! step is waited for no longer than the server would.
 
 use std::io;
 use std::sync::{Arc, OnceLock};
@@ -156,8 +156,8 @@ pub fn tls_error(error: &anyhow::Error) -> Option<&rustls::Error> {
 
 type Seen = (Vec<CertificateDer<'static>>, Result<(), rustls::Error>);
 
-/// Verifies as rustls does and remembers what came of it. It lets every handshake end, so that what is wrong can be told;
-/// whoever uses the connection looks at the verdict first.
+/// Verifies as rustls does and remembers what came of it. It lets every handshake end, so that what is wrong can be
+/// told; whoever uses the connection looks at the verdict first.
 #[derive(Debug)]
 struct Observer {
     strict: Arc<WebPkiServerVerifier>,
