@@ -22,6 +22,7 @@
 //! name that is not its own.
 
 mod authority;
+pub mod describe;
 mod files;
 mod leaf;
 pub mod trust;
@@ -32,7 +33,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use rustls_pki_types::ServerName;
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, ServerName};
 
 use authority::Authority;
 pub use leaf::Why;
@@ -150,13 +152,80 @@ pub fn ensure(
     names: &[ServerName<'_>],
     now: SystemTime,
 ) -> Result<Made, CertsError> {
+    let names = names.iter().map(leaf::san_text).collect();
+    prepare(state_dir, names, now, Issue::WhenDue)
+}
+
+/// Issues a new server certificate for these names although the one at hand may still be good. All
+/// else is as [`ensure`] does it.
+///
+/// # Errors
+/// As [`ensure`].
+pub fn renew(
+    state_dir: &Path,
+    names: &[ServerName<'_>],
+    now: SystemTime,
+) -> Result<Made, CertsError> {
+    let names = names.iter().map(leaf::san_text).collect();
+    prepare(state_dir, names, now, Issue::Now)
+}
+
+/// The names of the server certificate under `state_dir`, if there is one that has some.
+///
+/// # Errors
+/// A file that cannot be read.
+pub fn names(state_dir: &Path) -> Result<Option<Vec<String>>, CertsError> {
+    let Some(held) = files::read(&state_dir.join("tls/server.pem"))? else {
+        return Ok(None);
+    };
+    let certificate = CertificateDer::from_pem_slice(&held).ok();
+    let described = certificate.as_ref().and_then(describe::describe);
+    let names = described.map(|described| described.names);
+    Ok(names.filter(|names| !names.is_empty()))
+}
+
+/// Whether a CA was made under `state_dir`.
+///
+/// # Errors
+/// A directory that cannot be read, a CA file that is broken.
+pub fn has_authority(state_dir: &Path) -> Result<bool, CertsError> {
+    let tls = state_dir.join("tls");
+    Ok(tls.is_dir() && !authority::load_all(&tls)?.is_empty())
+}
+
+/// Moves every CA under `state_dir` away, so that the next [`ensure`] makes one, whoever trusts only
+/// the old ones notwithstanding. Returns where they are now.
+///
+/// # Errors
+/// A directory that cannot be read or written.
+pub fn set_aside(state_dir: &Path, now: SystemTime) -> Result<Vec<PathBuf>, CertsError> {
+    let tls = state_dir.join("tls");
+    if !tls.is_dir() {
+        return Ok(Vec::new());
+    }
+    let _lock = files::lock(&tls)?;
+    authority::set_aside(&tls, now)
+}
+
+/// When a server certificate is issued.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Issue {
+    WhenDue,
+    Now,
+}
+
+fn prepare(
+    state_dir: &Path,
+    names: BTreeSet<String>,
+    now: SystemTime,
+    issue: Issue,
+) -> Result<Made, CertsError> {
     let state_dir = std::path::absolute(state_dir).map_err(files::failed("find", state_dir))?;
     let tls = state_dir.join("tls");
     let server_file = tls.join("server.pem");
     let ca_file = state_dir.join("ca.pem");
     let trust_dir = state_dir.join("trust");
     let trust_file = state_dir.join("trust.pem");
-    let names: BTreeSet<String> = names.iter().map(leaf::san_text).collect();
     if names.is_empty() {
         return Err(CertsError::NoNames);
     }
@@ -194,7 +263,12 @@ pub fn ensure(
     let signer = authority::signer(&authorities, now)
         .ok_or_else(|| CertsError::NoAuthority { path: tls.clone() })?;
     let held = files::read(&server_file)?;
-    let validity = match leaf::examine(held.as_deref(), &names, signer, now) {
+    let examined = leaf::examine(held.as_deref(), &names, signer, now);
+    let examined = examined.and_then(|validity| match issue {
+        Issue::WhenDue => Ok(validity),
+        Issue::Now => Err(Why::Asked),
+    });
+    let validity = match examined {
         Ok(validity) => validity,
         Err(why) => {
             let (pem, validity) = leaf::issue(&names, signer, now)?;

@@ -1,7 +1,10 @@
 //! The command line: what each command takes, and the one place that joins configuration, engine,
 //! server and records.
 
+mod certs;
 mod check;
+mod doctor;
+mod healthcheck;
 mod live;
 mod load;
 mod policies;
@@ -40,6 +43,8 @@ struct Arguments {
 enum Command {
     /// Answer the reviews of a dstack server.
     Serve(Configured),
+    /// Ask a running sidecar whether it is ready: for Docker's HEALTHCHECK and exec probes.
+    Healthcheck(HealthcheckArguments),
     /// Load a configuration, show its chain and worst-case time, and list every problem.
     Check(Configured),
     /// Decide specs from files as `serve` would, and show each plugin's part.
@@ -50,6 +55,11 @@ enum Command {
     Schema(SchemaArguments),
     /// Decide the reviews of an audit log by another configuration, and show what would change.
     Replay(ReplayArguments),
+    /// Make, renew and show certificates, and merge CAs into what the dstack server trusts.
+    #[command(subcommand)]
+    Certs(certs::Certs),
+    /// Look from the dstack server's side at what lies between it and the sidecar, and say how to mend it.
+    Doctor(DoctorArguments),
     /// Run suites of policy tests, and say which rules no case ever made fire.
     Test(TestArguments),
 }
@@ -59,6 +69,69 @@ struct Configured {
     /// The configuration file. Without it: an embedded default that listens on loopback and only watches.
     #[arg(short, long, value_name = "FILE")]
     config: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+struct HealthcheckArguments {
+    #[command(flatten)]
+    configured: Configured,
+    /// The admin address, `http://HOST:PORT`. Without it, the configuration tells.
+    #[arg(long, value_name = "URL")]
+    admin: Option<String>,
+    /// Ask only whether it lives, not whether it is ready.
+    #[arg(long)]
+    live: bool,
+    /// How long an answer is waited for.
+    #[arg(long, default_value = "2s", value_name = "TIME")]
+    timeout: humantime::Duration,
+}
+
+#[derive(Debug, Args)]
+struct DoctorArguments {
+    /// The sidecar's address. Without it, DSTACK_PLUGIN_SERVICE_URI of the environment.
+    #[arg(long, value_name = "URI")]
+    uri: Option<String>,
+    /// CAs to trust, a file or a hashed directory. Without it, REQUESTS_CA_BUNDLE or CURL_CA_BUNDLE.
+    #[arg(long, value_name = "PATH")]
+    ca_bundle: Option<PathBuf>,
+    /// The file with credentials. Without it, NETRC or ~/.netrc.
+    #[arg(long, value_name = "FILE")]
+    netrc: Option<PathBuf>,
+    /// Take the environment of this process, which is the dstack server's.
+    #[arg(long, value_name = "PID")]
+    env_of: Option<u32>,
+    /// The address of the dstack server, to be asked whether its plugins are loaded.
+    #[arg(long, value_name = "URL", requires = "token_file")]
+    server: Option<String>,
+    /// A file with the token of a user of the dstack server.
+    #[arg(long, value_name = "FILE", requires = "server")]
+    token_file: Option<PathBuf>,
+    /// A project of that user.
+    #[arg(long, default_value = "main", value_name = "NAME", value_parser = project)]
+    project: String,
+    /// The dstack server's configuration. Without it, ~/.dstack/server/config.yml if it is there.
+    #[arg(long, value_name = "FILE")]
+    server_config: Option<PathBuf>,
+    /// The sidecar's admin address, to be asked for its version.
+    #[arg(long, value_name = "URL")]
+    admin: Option<String>,
+    /// The name of the run that the policy `canary` denies.
+    #[arg(long, default_value = "dstack-admission-canary", value_name = "NAME")]
+    canary: String,
+    /// How long each step may take. The dstack server itself waits 8 s.
+    #[arg(long, default_value = "8s", value_name = "TIME")]
+    timeout: humantime::Duration,
+    #[arg(short, long, value_enum, default_value = "text")]
+    output: Output,
+}
+
+/// A project's name as it can stand in an address.
+fn project(name: &str) -> Result<String, String> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    match !name.is_empty() && name.chars().all(plain) {
+        true => Ok(name.to_owned()),
+        false => Err("a project's name has letters, digits, `-`, `_` and `.`".to_owned()),
+    }
 }
 
 #[derive(Debug, Args)]
@@ -210,6 +283,9 @@ pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let result = match arguments.command {
         Command::Serve(configured) => serve::run(configured.config.as_deref()),
+        Command::Certs(command) => certs::run(&command),
+        Command::Doctor(arguments) => doctor::run(&arguments),
+        Command::Healthcheck(arguments) => healthcheck::run(&arguments),
         Command::Check(configured) => check::run(configured.config.as_deref()),
         Command::Review(arguments) => review::run(&arguments),
         Command::Policies(arguments) => policies::run(&arguments),

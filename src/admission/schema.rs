@@ -90,6 +90,11 @@ enum Form {
     Input,
 }
 
+/// The dstack versions whose models are bundled, newest first.
+pub fn versions() -> impl Iterator<Item = &'static str> {
+    BUNDLES.iter().map(|bundle| bundle.version)
+}
+
 impl SpecSchemas {
     /// Schemas of which nothing is compiled yet.
     pub fn new() -> Self {

@@ -40,16 +40,40 @@ pub(super) struct Authority {
 /// that a backup or another replica shares with the clients.
 pub(super) fn load_all(tls: &Path) -> Result<Vec<Authority>, CertsError> {
     let mut authorities = Vec::new();
+    for (number, file) in numbered(tls)? {
+        authorities.push(Authority::load(file, number)?);
+    }
+    authorities.sort_by_key(|authority| authority.number);
+    Ok(authorities)
+}
+
+/// Moves the file of each CA, good or broken, into a directory of its own; returns where they are now.
+pub(super) fn set_aside(tls: &Path, now: SystemTime) -> Result<Vec<PathBuf>, CertsError> {
+    let since = now.duration_since(SystemTime::UNIX_EPOCH);
+    let aside = tls.join(format!("replaced-{}", since.unwrap_or_default().as_secs()));
+    let mut moved = Vec::new();
+    for (_, file) in numbered(tls)? {
+        files::directory(&aside, files::PRIVATE_DIR)?;
+        let to = aside.join(file.file_name().unwrap_or_default());
+        fs::rename(&file, &to).map_err(files::failed("move", &file))?;
+        moved.push(to);
+    }
+    moved.sort();
+    Ok(moved)
+}
+
+/// The files of CAs, with their numbers.
+fn numbered(tls: &Path) -> Result<Vec<(u32, PathBuf)>, CertsError> {
+    let mut found = Vec::new();
     for entry in fs::read_dir(tls).map_err(files::failed("read", tls))? {
         let file = entry.map_err(files::failed("read", tls))?.path();
         let name = file.file_name().and_then(|name| name.to_str());
         let number = name.and_then(|name| name.strip_prefix("ca-")?.strip_suffix(".pem"));
         if let Some(number) = number.and_then(|number| number.parse::<u16>().ok()) {
-            authorities.push(Authority::load(file, number.into())?);
+            found.push((number.into(), file));
         }
     }
-    authorities.sort_by_key(|authority| authority.number);
-    Ok(authorities)
+    Ok(found)
 }
 
 /// The CA that signs at `now`: the newest that readers of the trust have had time to load. While

@@ -2,15 +2,14 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
-use std::net::IpAddr;
 use std::time::{Duration, SystemTime};
 
 use rcgen::{CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose};
 use rustls_pki_types::ServerName;
-use x509_parser::prelude::{GeneralName, X509Certificate};
+use x509_parser::prelude::X509Certificate;
 
-use super::CertsError;
 use super::authority::{self, Authority, BACKDATE, DAY};
+use super::{CertsError, describe};
 
 /// How long a server certificate is valid, unless its CA ends before.
 const LIFE: Duration = Duration::from_secs(90 * DAY.as_secs());
@@ -46,6 +45,8 @@ pub enum Why {
     OtherAuthority,
     /// It is past two thirds of its life, or its life has not begun.
     Due,
+    /// It was still good, and another one was asked for.
+    Asked,
 }
 
 impl fmt::Display for Why {
@@ -56,6 +57,7 @@ impl fmt::Display for Why {
             Why::OtherNames => "the last one was made for other names",
             Why::OtherAuthority => "the last one was not signed by the CA that signs now",
             Why::Due => "the last one was due for renewal",
+            Why::Asked => "it was asked for",
         })
     }
 }
@@ -81,7 +83,7 @@ pub(super) fn examine(
     if !named_by_ca || x509.verify_signature(Some(ca.public_key())).is_err() {
         return Err(Why::OtherAuthority);
     }
-    if names_of(&x509) != *names {
+    if describe::names(&x509).into_iter().collect::<BTreeSet<_>>() != *names {
         return Err(Why::OtherNames);
     }
     let validity = Validity::of(&x509);
@@ -113,23 +115,4 @@ pub(super) fn issue(
     let x509 = authority::parse(certificate.der()).ok_or(rcgen::Error::CouldNotParseCertificate)?;
     let pem = certificate.pem() + &key.serialize_pem();
     Ok((pem, Validity::of(&x509)))
-}
-
-fn names_of(x509: &X509Certificate<'_>) -> BTreeSet<String> {
-    let extension = x509.subject_alternative_name().ok().flatten();
-    let names = extension.iter().flat_map(|san| &san.value.general_names);
-    let text = |name: &GeneralName<'_>| match name {
-        GeneralName::DNSName(name) => (*name).to_owned(),
-        GeneralName::IPAddress(octets) => address(octets),
-        other => other.to_string(),
-    };
-    names.map(text).collect()
-}
-
-fn address(octets: &[u8]) -> String {
-    let four = <[u8; 4]>::try_from(octets).map(IpAddr::from);
-    let sixteen = <[u8; 16]>::try_from(octets).map(IpAddr::from);
-    four.or(sixteen)
-        .map(|ip| ip.to_string())
-        .unwrap_or_default()
 }

@@ -76,6 +76,7 @@ const FILES: &[(&str, &str)] = files![
     "gateway-rules",
     "volume-limits",
     "name-pattern",
+    "canary",
 ];
 
 /// A built-in policy as its file has it.

@@ -10,11 +10,14 @@
 
 mod harness;
 
+mod certs;
 mod chain;
+mod doctor;
 mod documents;
 mod examples;
 mod failure;
 mod fan_out;
+mod healthcheck;
 mod install;
 mod patience;
 mod python;

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -104,12 +104,13 @@ class DstackServer(Process):
         self.netrc = directory / "netrc"
         self.token = uuid.uuid4().hex
 
-    def serve(self, announced: Mapping[str, str]) -> None:
-        """Starts the server with the variables that the sidecar announced."""
+    def serve(self, announced: Mapping[str, str], plugins: Sequence[str] = ("rest_plugin",)) -> None:
+        """Starts the server with the variables that the sidecar announced, and with these plugins enabled."""
         environments.ensure(f"dstack-{self.version}")
         state = self.home / ".dstack" / "server"
         state.mkdir(parents=True, exist_ok=True)
-        (state / "config.yml").write_text(yaml.safe_dump(SERVER_CONFIGURATION, sort_keys=False))
+        configuration = {**SERVER_CONFIGURATION, "plugins": list(plugins)}
+        (state / "config.yml").write_text(yaml.safe_dump(configuration, sort_keys=False))
         self.credentials(None)
         self.start(
             [self.executable("dstack"), "server", "--host", LOOPBACK, "--port", str(self.port), "-y"],
