@@ -130,7 +130,10 @@ async fn examine(
     }
     let mut canary = Canary::Lost;
     let mut trusted = Vec::new();
-    if let Some(address) = address::check(environment, report) {
+    if asked.server.is_some() && environment.get(address::URI).is_none() {
+        let message = format!("{} is not set here: the server alone is asked", address::URI);
+        report.ok("uri", message);
+    } else if let Some(address) = address::check(environment, report) {
         proxy::check(&address, environment, report);
         let bundle = bundle::check(environment, address.tls, report);
         let credentials = netrc::check(&address, environment, report);

@@ -94,6 +94,17 @@ async fn the_server_s_answer_shows_whether_its_plugins_are_loaded(
     }
 }
 
+/// The sidecar of a pod is on loopback, out of reach for whoever asks from another one.
+#[tokio::test]
+async fn without_an_address_the_server_alone_is_asked() {
+    let server = server("0.22.5", 400, said(DENIED)).await;
+    let (_home, _sidecar, doctor) = asking(&server, &[]).await;
+    let diagnosis = doctor.without("DSTACK_PLUGIN_SERVICE_URI").run().await;
+    diagnosis.assert("uri", "ok", "the server alone is asked");
+    diagnosis.assert("plugins", "ok", "denied through the dstack server");
+    diagnosis.assert_well();
+}
+
 #[tokio::test]
 async fn a_plan_shows_nothing_where_no_policy_denies_the_canary() {
     let server = server("0.22.5", 200, json!(null)).await;
