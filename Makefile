@@ -5,7 +5,7 @@ PYTHON ?= python3
 E2E := target/e2e/tests/bin/python
 TOOLS := target/tools
 
-.PHONY: help build test test-quick test-rust test-policies test-python test-e2e test-e2e-quick specs lint demo docs bench bench-quick
+.PHONY: help build test test-quick test-rust test-policies test-python test-e2e test-e2e-quick test-deploy test-monitoring dashboards pictures specs lint demo docs bench bench-quick
 
 help: ## List the targets.
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 18
@@ -13,7 +13,7 @@ help: ## List the targets.
 build: ## Build the binary, target/debug/dstack-admission.
 	cargo build --locked
 
-test: test-rust test-policies test-python test-e2e ## All tests: Rust, and end to end with real dstack servers of four versions.
+test: test-rust test-policies test-python test-e2e test-deploy ## All tests: Rust, and end to end with real dstack servers of four versions.
 
 test-quick: test-rust test-policies test-e2e-quick ## All tests, end to end with the newest dstack server alone.
 
@@ -39,6 +39,15 @@ test-e2e: build ## End to end with real dstack servers.
 test-e2e-quick: build
 	$(PYTHON) tests/e2e/environments.py tests dstack-0.22.5
 	$(E2E) -m pytest tests/e2e --versions 0.22.5
+
+test-deploy: test-monitoring ## What surrounds the binary: metrics, dashboards and alerts with a real Prometheus.
+
+test-monitoring: build
+	$(PYTHON) tests/e2e/environments.py monitoring dstack-0.22.5
+	target/e2e/monitoring/bin/python -m pytest tests/deploy/monitoring
+
+dashboards: ## Write the Grafana dashboards anew.
+	$(PYTHON) tests/deploy/monitoring/dashboards.py
 
 specs: ## Capture anew what real dstack servers send, tests/specs.
 	$(PYTHON) tests/e2e/environments.py

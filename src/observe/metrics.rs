@@ -79,7 +79,7 @@ impl Metrics {
     /// When a metric cannot be registered, which is a defect of this table.
     pub fn new() -> Result<Self, prometheus::Error> {
         let registry = Registry::new();
-        let table = Table::new(&registry);
+        let table = Table::of(&registry);
         table.adopt(ProcessCollector::for_self())?;
 
         let requests = table.counters(

@@ -35,6 +35,15 @@ SERVER_BOUNDS = ("sqlalchemy<3", "uvicorn<1", "starlette<2", "requests<3", "rich
 
 REQUIREMENTS: dict[str, tuple[str, ...]] = {
     "tests": ("pytest>=8,<10", "requests>=2.32,<3", "PyYAML>=6,<7", "cryptography>=42", "trustme>=1.2,<2"),
+    # What the tests of the dashboards need besides; the number after `!` is the version of Grafana.
+    "monitoring": (
+        "pytest>=8,<10",
+        "requests>=2.32,<3",
+        "PyYAML>=6,<7",
+        "cryptography>=42",
+        "trustme>=1.2,<2",
+        "grafana-foundation-sdk==1769699379!11.6.0",
+    ),
     **{f"dstack-{version}": (f"dstack[server,aws]=={version}", *SERVER_BOUNDS) for version in DSTACK_VERSIONS},
 }
 

@@ -28,7 +28,7 @@ pub(in crate::observe) struct Table<'r> {
 }
 
 impl<'r> Table<'r> {
-    pub fn new(registry: &'r Registry) -> Self {
+    pub fn of(registry: &'r Registry) -> Self {
         Self {
             registry,
             described: RefCell::default(),
