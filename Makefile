@@ -49,6 +49,10 @@ test-monitoring: build
 dashboards: ## Write the Grafana dashboards anew.
 	$(PYTHON) tests/deploy/monitoring/dashboards.py
 
+pictures: build ## Draw the dashboards anew, docs/images. It needs Node.js 20 with npm, and Chromium.
+	$(PYTHON) tests/e2e/environments.py monitoring dstack-0.22.5
+	target/e2e/monitoring/bin/python tests/deploy/monitoring/pictures.py
+
 specs: ## Capture anew what real dstack servers send, tests/specs.
 	$(PYTHON) tests/e2e/environments.py
 	$(E2E) tests/specs/capture.py

@@ -42,6 +42,7 @@ REQUIREMENTS: dict[str, tuple[str, ...]] = {
         "PyYAML>=6,<7",
         "cryptography>=42",
         "trustme>=1.2,<2",
+        "pillow>=11,<13",
         "grafana-foundation-sdk==1769699379!11.6.0",
     ),
     **{f"dstack-{version}": (f"dstack[server,aws]=={version}", *SERVER_BOUNDS) for version in DSTACK_VERSIONS},

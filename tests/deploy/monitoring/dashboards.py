@@ -26,6 +26,8 @@ WIDTH = 24
 Json = dict[str, Any]
 
 COLOURS = {"allowed": "green", "patched": "blue", "denied": "red", "would deny": "orange", "would patch": "purple"}
+# How high an axis is at least, by unit, so that a flat line at 0 has one that says something.
+SOFT = {"reqps": 0.01, "cps": 0.01, "s": 0.01, "bytes": 2**20}
 QUANTILES = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
 
 
@@ -143,6 +145,7 @@ def lines(
         "axisBorderShow": False,
         "axisLabel": "",
         "axisPlacement": "auto",
+        "axisSoftMax": SOFT.get(unit, 1),
         "drawStyle": "line",
         "fillOpacity": 30 if stacked else 10,
         "gradientMode": "none",
@@ -165,7 +168,7 @@ def lines(
     if most is not None:
         defaults["max"] = most
     options = {
-        "legend": {"calcs": ["mean", "max"], "displayMode": "table", "placement": "bottom", "showLegend": True},
+        "legend": {"calcs": [], "displayMode": "list", "placement": "bottom", "showLegend": True},
         "tooltip": {"hideZeros": False, "mode": "multi", "sort": "desc"},
     }
     return panel(
@@ -369,8 +372,10 @@ def rate(metric: str, by: str, labels: str = 'job=~"$job"') -> str:
     )
 
 
-def or_zero(expr: str) -> str:
-    return f"({expr}) or on() vector(0)"
+def or_zero(expr: str, label: str = "") -> str:
+    """0 while there is nothing; with a label, that says `none`."""
+    zero = f'label_replace(vector(0), "{label}", "none", "", "")' if label else "vector(0)"
+    return f"({expr}) or on() {zero}"
 
 
 def quantile(of: float, metric: str, labels: str = 'job=~"$job"') -> str:
@@ -403,7 +408,6 @@ def overview() -> Json:
             "Certificate days left",
             "Days until the first certificate expires. Made certificates are renewed 30 days before.",
             f"(min({A}certificate_expiration_timestamp_seconds{{{MINE}}}) - time()) / 86400",
-            unit="d",
             decimals=0,
             thresholds=steps((None, "red"), (2, "orange"), (14, "green")),
             nothing="TLS is off",
@@ -547,34 +551,81 @@ def overview() -> Json:
     sidecar = [
         lines(
             "In flight",
-            "Reviews in hand and open connections. Beyond the limit reviews wait, then they are denied.",
+            "Reviews in hand and open connections.",
             target(f"sum({A}in_flight_requests{{{MINE}}})", "reviews"),
-            target(f"sum({A}in_flight_requests_limit{{{MINE}}})", "limit of reviews"),
             target(f"sum({A}connections{{{MINE}}})", "connections"),
             unit="short",
+            width=6,
+        ),
+        lines(
+            "Used of the limits",
+            "Beyond the limit, reviews wait and are then denied; without free file descriptors, nobody can connect.",
+            target(f"max({A}in_flight_requests{{{MINE}}} / {A}in_flight_requests_limit{{{MINE}}})", "reviews in hand"),
+            target(f"max(process_open_fds{{{MINE}}} / process_max_fds{{{MINE}}})", "file descriptors"),
+            unit="percentunit",
+            most=1,
             width=6,
         ),
         lines(
             "Shed and refused",
             "Reviews denied because too many were in hand, and requests that were no review, by HTTP status.",
             target(f"sum(increase({A}shed_total{{{MINE}}}[$__rate_interval]))", "shed"),
-            target(or_zero(refused), "status {{code}}"),
+            target(or_zero(refused, "code"), "status {{code}}"),
             unit="short",
             width=6,
         ),
         lines(
             "Connection errors",
             "Connections that ended badly, by reason. handshake: the caller trusts another CA. closed: a probe.",
-            target(or_zero(errors), "{{reason}}"),
+            target(or_zero(errors, "reason"), "{{reason}}"),
             unit="short",
             width=6,
         ),
         lines(
             "Audit",
-            "Audit events given to the sinks, and those that a sink did not take.",
+            "Audit events given to the sinks, those that a sink did not take, and those that an HTTP receiver took.",
             target(rate(f"{A}audit_event_total", ""), "events"),
-            target(or_zero(rate(f"{A}audit_error_total", "sink")), "lost {{sink}}"),
+            target(or_zero(rate(f"{A}audit_error_total", "sink"), "sink"), "not taken: {{sink}}"),
+            target(or_zero(rate(f"{A}audit_shipped_total", "sink"), "sink"), "shipped: {{sink}}"),
             unit="cps",
+            width=6,
+        ),
+        lines(
+            "Audit losses",
+            "Audit events that are lost, by sink and reason, and reviews denied because theirs could not be written.",
+            target(
+                or_zero(
+                    f"sum by (sink, reason) (increase({A}audit_dropped_total{{{MINE}}}[$__rate_interval]))", "sink"
+                ),
+                "{{sink}} {{reason}}",
+            ),
+            target(
+                or_zero(f"sum(increase({A}audit_requests_rejected_total{{{MINE}}}[$__rate_interval]))"),
+                "reviews denied",
+            ),
+            unit="short",
+            width=6,
+        ),
+        lines(
+            "Audit backlog",
+            "Audit events that wait in memory, and those that wait on disk for an HTTP receiver.",
+            target(or_zero(f"sum by (sink) ({A}audit_backlog_events{{{MINE}}})", "sink"), "memory: {{sink}}"),
+            target(or_zero(f"sum by (sink) ({A}audit_spool_events{{{MINE}}})", "sink"), "spool: {{sink}}"),
+            unit="short",
+            width=6,
+        ),
+        lines(
+            "Audit spool",
+            "Bytes on disk of audit events that wait for an HTTP receiver.",
+            target(or_zero(f"sum by (sink) ({A}audit_spool_bytes{{{MINE}}})", "sink"), "{{sink}}"),
+            unit="bytes",
+            width=6,
+        ),
+        lines(
+            "Audit write time",
+            "Time of one write of a group of audit events, until it was on disk where the mode asks for that.",
+            *quantiles(f"{A}audit_write_duration_seconds"),
+            unit="s",
             width=6,
         ),
         lines(
@@ -582,34 +633,25 @@ def overview() -> Json:
             "Memory in RAM of each instance, and of its workers of Python plugins.",
             target(f"process_resident_memory_bytes{{{MINE}}}", "{{instance}}"),
             target(
-                or_zero(f"sum by (instance) ({A}python_worker_resident_memory_bytes{{{MINE}}})"), "workers {{instance}}"
+                or_zero(f"sum by (instance) ({A}python_worker_resident_memory_bytes{{{MINE}}})", "instance"),
+                "workers: {{instance}}",
             ),
             unit="bytes",
             width=6,
         ),
         lines(
-            "CPU",
-            "CPU seconds a second of each instance, without its workers of Python plugins.",
-            target(f"rate(process_cpu_seconds_total{{{MINE}}}[$__rate_interval])", "{{instance}}"),
-            unit="short",
-            width=6,
-        ),
-        lines(
-            "Files and threads",
-            "Open file descriptors, their limit, and threads.",
-            target(f"sum(process_open_fds{{{MINE}}})", "open files"),
-            target(f"min(process_max_fds{{{MINE}}})", "limit of files"),
-            target(f"sum(process_threads{{{MINE}}})", "threads"),
+            "CPU and threads",
+            "CPU seconds a second, without the workers of Python plugins, and threads of the busiest instance.",
+            target(f"max(rate(process_cpu_seconds_total{{{MINE}}}[$__rate_interval]))", "CPUs"),
+            target(f"max(process_threads{{{MINE}}})", "threads"),
             unit="short",
             width=6,
         ),
         lines(
             "Uptime and reloads",
-            "Reloads by result; hours since the youngest instance started.",
-            target(
-                f"sum by (result) (increase({A}config_reload_total{{{MINE}}}[$__rate_interval]))", "reloads: {{result}}"
-            ),
-            target(f"min(time() - process_start_time_seconds{{{MINE}}}) / 3600", "hours up"),
+            "Minutes since the youngest instance started, at most an hour, and reloads by result.",
+            target(f"clamp_max(min(time() - process_start_time_seconds{{{MINE}}}) / 60, 60)", "minutes up"),
+            target(f"sum by (result) (increase({A}config_reload_total{{{MINE}}}[$__rate_interval]))", "{{result}}"),
             unit="short",
             width=6,
         ),
@@ -672,7 +714,7 @@ def plugin() -> Json:
         lines(
             "Calls by kind",
             "How often the plugin is asked.",
-            target(or_zero(rate(f"{duration}_count", "kind", one)), "{{kind}}"),
+            target(or_zero(rate(f"{duration}_count", "kind", one), "kind"), "{{kind}}"),
             unit="reqps",
             stacked=True,
         ),
@@ -680,7 +722,7 @@ def plugin() -> Json:
             "Denials by kind",
             "Reviews that the plugin denied, by its verdict and not by a fault.",
             target(
-                or_zero(rate(f"{A}plugin_rejection_total", "kind", f'{one}, error_type="no_error"')),
+                or_zero(rate(f"{A}plugin_rejection_total", "kind", f'{one}, error_type="no_error"'), "kind"),
                 "{{kind}}",
             ),
             unit="reqps",
@@ -700,7 +742,9 @@ def plugin() -> Json:
             "Faults that deny",
             "What went wrong in calls that denied the review for that reason.",
             target(
-                or_zero(rate(f"{A}plugin_rejection_total", "error_type", f'{one}, error_type!="no_error"')),
+                or_zero(
+                    rate(f"{A}plugin_rejection_total", "error_type", f'{one}, error_type!="no_error"'), "error_type"
+                ),
                 "{{error_type}}",
             ),
             unit="reqps",
@@ -709,14 +753,16 @@ def plugin() -> Json:
         lines(
             "Faults passed over",
             "What went wrong in calls whose fault was passed over (failurePolicy Ignore).",
-            target(or_zero(rate(f"{A}plugin_fail_open_total", "error_type", one) + " > 0"), "{{error_type}}"),
+            target(
+                or_zero(rate(f"{A}plugin_fail_open_total", "error_type", one) + " > 0", "error_type"), "{{error_type}}"
+            ),
             unit="reqps",
             stacked=True,
         ),
         lines(
             "Patch conflicts",
             "Patches of a fanOut that disagreed with another plugin's.",
-            target(or_zero(rate(f"{A}patch_conflict_total", "kind", one)), "{{kind}}"),
+            target(or_zero(rate(f"{A}patch_conflict_total", "kind", one), "kind"), "{{kind}}"),
             unit="reqps",
             stacked=True,
         ),
@@ -728,7 +774,7 @@ def plugin() -> Json:
             "p99 by phase",
             "The slowest 1 % of calls in the mutating and in the validating phase.",
             target(
-                or_zero(f"histogram_quantile(0.99, {rate(f'{duration}_bucket', 'le, phase', one)}) >= 0"),
+                or_zero(f"histogram_quantile(0.99, {rate(f'{duration}_bucket', 'le, phase', one)}) >= 0", "phase"),
                 "{{phase}}",
             ),
             unit="s",
@@ -738,7 +784,7 @@ def plugin() -> Json:
         lines(
             "Workers and queue",
             "Workers of a Python plugin by state, and reviews that wait for one. 0 for other plugins.",
-            target(or_zero(f"sum by (state) ({A}python_workers{{{one}}})"), "{{state}}"),
+            target(or_zero(f"sum by (state) ({A}python_workers{{{one}}})", "state"), "{{state}}"),
             target(or_zero(f"sum({A}python_queue_length{{{one}}})"), "waiting reviews"),
             unit="short",
             width=6,
@@ -747,7 +793,9 @@ def plugin() -> Json:
             "Worker restarts",
             "Workers that ended or were replaced, by reason.",
             target(
-                or_zero(f"sum by (reason) (increase({A}python_worker_restarts_total{{{one}}}[$__rate_interval]))"),
+                or_zero(
+                    f"sum by (reason) (increase({A}python_worker_restarts_total{{{one}}}[$__rate_interval]))", "reason"
+                ),
                 "{{reason}}",
             ),
             unit="short",
@@ -756,7 +804,9 @@ def plugin() -> Json:
         lines(
             "Memory of workers",
             "Memory in RAM of each worker.",
-            target(or_zero(f"sum by (worker) ({A}python_worker_resident_memory_bytes{{{one}}})"), "{{worker}}"),
+            target(
+                or_zero(f"sum by (worker) ({A}python_worker_resident_memory_bytes{{{one}}})", "worker"), "{{worker}}"
+            ),
             unit="bytes",
             width=6,
         ),
@@ -825,7 +875,7 @@ def project() -> Json:
         lines(
             "Decisions",
             f"Reviews of this project, by decision. {needs}",
-            target(or_zero(rate(metric, "decision", one)), "{{decision}}"),
+            target(or_zero(rate(metric, "decision", one), "decision"), "{{decision}}"),
             unit="reqps",
             stacked=True,
             overrides=colours(["allowed", "patched", "denied"]),

@@ -19,7 +19,7 @@ from panels import REPOSITORY, RULES
 from programs import Alertmanager, Prometheus, Receiver, eventually, program
 
 HERE = Path(__file__).resolve().parent
-TESTS = HERE / "alerts_test.yaml"
+TESTS = (HERE / "alerts_test.yaml", HERE / "alerts_week_test.yaml")
 RUNBOOKS = REPOSITORY / "docs/runbooks.md"
 PREFIX = "docs/runbooks.md#"
 
@@ -40,14 +40,14 @@ def test_the_rules_are_rules() -> None:
 
 
 def test_each_alert_fires_and_stays_quiet_when_it_should() -> None:
-    promtool("test", "rules", TESTS)
+    promtool("test", "rules", *TESTS)
 
 
 def test_no_alert_is_without_both_tests() -> None:
     fires, quiet = set(), set()
-    for test in yaml.safe_load(TESTS.read_text())["tests"]:
-        for case in test["alert_rule_test"]:
-            (fires if case["exp_alerts"] else quiet).add(case["alertname"])
+    tests = (test for file in TESTS for test in yaml.safe_load(file.read_text())["tests"])
+    for case in (case for test in tests for case in test["alert_rule_test"]):
+        (fires if case["exp_alerts"] else quiet).add(case["alertname"])
     names = {alert["alert"] for alert in alerts()}
     assert (fires, quiet) == (names, names)
 
