@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -114,10 +115,15 @@ def answers(prometheus: Prometheus, name: str, since: float, until: float) -> di
         for query in (query for query in panels.queries() if (query.dashboard, query.panel) == (name, panel["title"])):
             expression = query.of(JOB, CHOSEN["plugin"], CHOSEN["project"], f"{WINDOW}s", f"{int(until - since)}s")
             for one in answer(prometheus, query, expression, since, until):
-                label = re.sub(r"\{\{(\w+)\}\}", lambda match, one=one: one["metric"].get(match[1], ""), query.legend)
-                series.append({"name": label.strip() or panel["title"], "values": one["values"]})
+                series.append({"name": label(query.legend, one["metric"]) or panel["title"], "values": one["values"]})
         found[panel["id"]] = series
     return found
+
+
+def label(legend: str, metric: Mapping[str, str]) -> str:
+    """The legend of a series. The stage's own directory becomes one that an installation would have."""
+    filled = re.sub(r"\{\{(\w+)\}\}", lambda match: metric.get(match[1], ""), legend).strip()
+    return re.sub(r"/\S+/audit/", "/var/log/", filled)
 
 
 def answer(

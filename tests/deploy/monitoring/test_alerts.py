@@ -44,7 +44,8 @@ def test_each_alert_fires_and_stays_quiet_when_it_should() -> None:
 
 
 def test_no_alert_is_without_both_tests() -> None:
-    fires, quiet = set(), set()
+    fires: set[str] = set()
+    quiet: set[str] = set()
     tests = (test for file in TESTS for test in yaml.safe_load(file.read_text())["tests"])
     for case in (case for test in tests for case in test["alert_rule_test"]):
         (fires if case["exp_alerts"] else quiet).add(case["alertname"])
