@@ -6,7 +6,7 @@ E2E := target/e2e/tests/bin/python
 CHART := target/e2e/chart/bin/python
 TOOLS := target/tools
 
-.PHONY: help build test test-quick test-rust test-policies test-python test-e2e test-e2e-quick test-chart chart specs lint demo docs bench bench-quick
+.PHONY: help build test test-quick test-rust test-policies test-python test-e2e test-e2e-quick test-chart test-deploy test-monitoring chart dashboards pictures specs lint demo docs bench bench-quick
 
 help: ## List the targets.
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 18
@@ -48,6 +48,19 @@ test-chart: build ## The Helm chart: rendered for every Kubernetes version, and 
 chart: ## Write the chart's schema, the tables of its README and the pod of docs/kubernetes.md anew.
 	$(PYTHON) tests/e2e/environments.py chart
 	$(CHART) tests/deploy/chart/generate.py
+
+test-deploy: test-monitoring ## What needs packages of the system: dashboards and alerts with a real Prometheus.
+
+test-monitoring: build
+	$(PYTHON) tests/e2e/environments.py monitoring dstack-0.22.5
+	target/e2e/monitoring/bin/python -m pytest tests/deploy/monitoring
+
+dashboards: ## Write the Grafana dashboards anew.
+	$(PYTHON) tests/deploy/monitoring/dashboards.py
+
+pictures: build ## Draw the dashboards anew, docs/images. It needs Node.js 20 with npm, and Chromium.
+	$(PYTHON) tests/e2e/environments.py monitoring dstack-0.22.5
+	target/e2e/monitoring/bin/python tests/deploy/monitoring/pictures.py
 
 specs: ## Capture anew what real dstack servers send, tests/specs.
 	$(PYTHON) tests/e2e/environments.py

@@ -30,6 +30,14 @@ impl Engine {
         &self.chain
     }
 
+    /// The plugins that have a circuit breaker, by name, and whether it is open now.
+    pub fn breakers(&self) -> impl Iterator<Item = (&str, bool)> {
+        self.chain.members().iter().filter_map(|member| {
+            let breaker = member.plugin.backend.breaker()?;
+            Some((&*member.name, breaker.is_open()))
+        })
+    }
+
     pub fn deadline(&self) -> Duration {
         self.deadline
     }

@@ -56,6 +56,15 @@ impl Backend {
         }
     }
 
+    /// What keeps calls from a plugin that fails, where there is such a thing.
+    pub fn breaker(&self) -> Option<&breaker::Breaker> {
+        match self {
+            Backend::Webhook(webhook) => Some(webhook.breaker()),
+            Backend::Rest(rest) => Some(rest.breaker()),
+            Backend::Cel(_) | Backend::BuiltIn(_) | Backend::Python(_) => None,
+        }
+    }
+
     /// Whether calls leave this process.
     pub fn is_remote(&self) -> bool {
         !matches!(self, Backend::Cel(_) | Backend::BuiltIn(_))

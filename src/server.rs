@@ -76,6 +76,8 @@ pub struct Shared {
 
 impl Shared {
     pub fn new(live: Live, metrics: Arc<Metrics>, limits: Limits) -> Self {
+        let in_flight = i64::try_from(limits.in_flight).unwrap_or(i64::MAX);
+        metrics.in_flight_limit.set(in_flight);
         Self {
             live: ArcSwap::from_pointee(live),
             metrics,

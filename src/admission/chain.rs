@@ -38,6 +38,16 @@ pub enum Mode {
     Monitor,
 }
 
+impl Mode {
+    /// The word in the configuration and in labels.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Mode::Enforce => "enforce",
+            Mode::Monitor => "monitor",
+        }
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Phases {
     pub mutating: bool,
@@ -67,6 +77,16 @@ impl Phases {
 pub enum FailurePolicy {
     Fail,
     Ignore,
+}
+
+impl FailurePolicy {
+    /// The word in the configuration and in labels.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            FailurePolicy::Fail => "Fail",
+            FailurePolicy::Ignore => "Ignore",
+        }
+    }
 }
 
 /// Whether a plugin is called once more when a later one changed the spec (Kubernetes `reinvocationPolicy`).

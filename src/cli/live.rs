@@ -1,12 +1,11 @@
 //! Putting settings in force: certificates, sinks and the engine are made from them.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::SystemTime;
 
 use serde_json::json;
 
-use crate::admission::chain::{Member, Mode};
+use crate::admission::chain::Member;
 use crate::certs::{self, Made};
 use crate::config::resolve::{Settings, Tls, worst_case};
 use crate::engine::Engine;
@@ -62,13 +61,11 @@ pub(super) fn go_live(settings: Settings, metrics: &Metrics) -> anyhow::Result<I
     }
     let audit = Audit::open(&settings.audit, metrics.audit_error_total.clone())
         .map_err(anyhow::Error::msg)?;
-    let names = settings
-        .chain
-        .members()
-        .iter()
-        .map(|member| Arc::clone(&member.name));
+    metrics.deadline(settings.deadline);
+    metrics.count_projects(settings.metrics.projects);
+    let kind_of = |plugin: &Plugin| plugin.backend.as_str();
     let live = Live {
-        plugins: metrics.plugins(names),
+        plugins: metrics.plugins(settings.chain.members(), kind_of),
         engine: Engine::new(settings.chain, settings.deadline),
         audit,
         auth: settings.auth,
@@ -125,10 +122,10 @@ fn shown_plugin(member: &Member<Plugin>) -> serde_json::Value {
     json!({
         "name": member.name,
         "kind": member.plugin.backend.as_str(),
-        "mode": if member.mode == Mode::Enforce { "enforce" } else { "monitor" },
+        "mode": member.mode.as_str(),
         "mutating": member.phases.mutating,
         "validating": member.phases.validating,
-        "failurePolicy": format!("{:?}", member.failure_policy),
+        "failurePolicy": member.failure_policy.as_str(),
         "reinvocation": format!("{:?}", member.reinvocation),
         "timeout": humantime::format_duration(member.timeout).to_string(),
     })

@@ -61,6 +61,10 @@ pub struct AdmissionConfiguration {
     #[serde(default)]
     #[schemars(extend("default" = {}))]
     pub audit: Audit,
+    /// What is counted besides what always is.
+    #[serde(default)]
+    #[schemars(extend("default" = {}))]
+    pub metrics: Metrics,
     /// The chain. Mutating plugins are called in this order.
     #[serde(default)]
     pub plugins: Vec<PluginEntry>,
@@ -179,6 +183,16 @@ pub enum LogLevel {
     Info,
     Debug,
     Trace,
+}
+
+/// What is counted besides what always is.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Metrics {
+    /// Decisions are counted by project, for so many projects at most; those beyond are counted
+    /// together. Without it, none are.
+    #[schemars(extend("examples" = [100]))]
+    pub projects: Option<u16>,
 }
 
 /// The record of each decision.

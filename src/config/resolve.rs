@@ -35,6 +35,7 @@ pub struct Settings {
     pub limits: Limits,
     pub log: Log,
     pub audit: audit::Settings,
+    pub metrics: Metrics,
     pub chain: Chain<Plugin>,
     /// Headers that some plugin wants passed on, in lower case.
     pub forward_headers: Vec<String>,
@@ -65,6 +66,13 @@ pub struct Log {
     pub level: &'static str,
 }
 
+/// What is counted besides what always is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Metrics {
+    /// Decisions are counted by project, for so many at most; 0 counts none.
+    pub projects: usize,
+}
+
 /// Makes sense of a file. Reads the files that it names and changes nothing.
 ///
 /// # Errors
@@ -81,6 +89,9 @@ pub fn resolve(loaded: Loaded, now: SystemTime) -> Result<Settings, Problems> {
     let deadline = file.deadline.unwrap_or(defaults::DEADLINE).0;
     let audit = notes.audit(&file.audit);
     let log = log(&file.log);
+    let metrics = Metrics {
+        projects: file.metrics.projects.map_or(0, usize::from),
+    };
     let server_names = notes.server_names(&file.server_names, listen);
     if let Some(listen) = listen {
         notes.exposure(listen, &file, tls.as_ref());
@@ -117,6 +128,7 @@ pub fn resolve(loaded: Loaded, now: SystemTime) -> Result<Settings, Problems> {
                 limits,
                 log,
                 audit,
+                metrics,
                 chain,
                 forward_headers,
                 hash,

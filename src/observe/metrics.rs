@@ -1,34 +1,64 @@
 //! The Prometheus metrics, shaped after the Kubernetes API server's. Users, runs and projects are
 //! never labels; each handle is looked up once.
 
-use std::sync::{Arc, OnceLock};
+mod plugins;
+mod projects;
+mod table;
+
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use prometheus::core::Collector;
+use prometheus::process_collector::ProcessCollector;
 use prometheus::{
-    Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
-    IntGaugeVec, Opts, Registry, TextEncoder,
+    Encoder, Gauge, Histogram, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry,
+    TextEncoder,
 };
 
-use super::workers::WorkerVectors;
-use crate::admission::decision::{Decision, Part, PartResult};
-use crate::admission::review::Kind;
-use crate::admission::verdict::Phase;
+pub use plugins::PluginMetrics;
+pub use table::Described;
+pub(super) use table::Table;
 
-/// Up to the 8 s after which the dstack server gives up.
-const BUCKETS: [f64; 14] = [
-    0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 8.0,
+use super::workers::WorkerVectors;
+use crate::admission::chain::Member;
+use crate::admission::decision::Decision;
+use crate::admission::review::Kind;
+use plugins::PluginVectors;
+use projects::Projects;
+
+/// Up to the 8 s after which the dstack server gives up, and finer where it is about to.
+const BUCKETS: [f64; 17] = [
+    0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0,
+    8.0,
 ];
 
 const DECISIONS: [&str; 3] = ["allowed", "patched", "denied"];
 
+/// The ways in which a connection ends badly.
+const CONNECTION_ERRORS: [&str; 9] = [
+    "accept",
+    "bad_http",
+    "closed",
+    "evicted",
+    "handshake",
+    "handshake_timeout",
+    "header_timeout",
+    "plain_http",
+    "too_many",
+];
+
+/// The statuses of what is no review.
+const HTTP_ERRORS: [&str; 6] = ["400", "401", "404", "405", "408", "413"];
+
 /// Every metric of the process, in a registry of its own.
 pub struct Metrics {
     registry: Registry,
+    described: Vec<Described>,
     request_total: [[IntCounter; 3]; 4],
     request_duration: [Histogram; 4],
+    projects: Projects,
     plugin: PluginVectors,
     pub in_flight: IntGauge,
+    pub in_flight_limit: IntGauge,
+    deadline: Gauge,
     pub shed_total: IntCounter,
     pub connections: IntGauge,
     pub connection_error_total: IntCounterVec,
@@ -44,37 +74,13 @@ pub struct Metrics {
     pub workers: WorkerVectors,
 }
 
-#[derive(Clone)]
-struct PluginVectors {
-    duration: HistogramVec,
-    rejection_total: IntCounterVec,
-    fail_open_total: IntCounterVec,
-    would_deny_total: IntCounterVec,
-    would_patch_total: IntCounterVec,
-    patch_conflict_total: IntCounterVec,
-    exempted_total: IntCounterVec,
-}
-
-/// The handles of one chain's plugins, by the member's index.
-pub struct PluginMetrics {
-    members: Vec<MemberMetrics>,
-}
-
-struct MemberMetrics {
-    name: Arc<str>,
-    vectors: PluginVectors,
-    /// By kind, phase and whether it rejected.
-    duration: [[[OnceLock<Histogram>; 2]; 2]; 4],
-}
-
 impl Metrics {
     /// # Errors
     /// When a metric cannot be registered, which is a defect of this table.
     pub fn new() -> Result<Self, prometheus::Error> {
         let registry = Registry::new();
-        let table = Table {
-            registry: &registry,
-        };
+        let table = Table::of(&registry);
+        table.adopt(ProcessCollector::for_self())?;
 
         let requests = table.counters(
             "request_total",
@@ -87,44 +93,6 @@ impl Metrics {
             &["kind"],
             &BUCKETS,
         )?;
-        let plugin = PluginVectors {
-            duration: table.histograms(
-                "plugin_duration_seconds",
-                "Time of one call of a plugin, by plugin, phase, kind and whether it rejected.",
-                &["plugin", "phase", "kind", "rejected"],
-                &BUCKETS,
-            )?,
-            rejection_total: table.counters(
-                "plugin_rejection_total",
-                "Reviews that a plugin denied or that its fault denied; error_type is no_error for a denial.",
-                &["plugin", "kind", "error_type"],
-            )?,
-            fail_open_total: table.counters(
-                "plugin_fail_open_total",
-                "Faults of a plugin that its failurePolicy Ignore passed over.",
-                &["plugin", "kind", "error_type"],
-            )?,
-            would_deny_total: table.counters(
-                "would_deny_total",
-                "Reviews that a monitored plugin would have denied.",
-                &["plugin", "kind"],
-            )?,
-            would_patch_total: table.counters(
-                "would_patch_total",
-                "Reviews that a monitored plugin would have changed.",
-                &["plugin", "kind"],
-            )?,
-            patch_conflict_total: table.counters(
-                "patch_conflict_total",
-                "Patches of a fanOut that conflicted with another plugin's.",
-                &["plugin", "kind"],
-            )?,
-            exempted_total: table.counters(
-                "plugin_exempted_total",
-                "Reviews that an exemption kept from a plugin.",
-                &["plugin", "kind"],
-            )?,
-        };
         let build_info = table.gauges(
             "build_info",
             "The version that runs; always 1.",
@@ -139,8 +107,17 @@ impl Metrics {
                 DECISIONS.map(|decision| requests.with_label_values(&[kind.as_str(), decision]))
             }),
             request_duration: Kind::ALL.map(|kind| durations.with_label_values(&[kind.as_str()])),
-            plugin,
+            projects: Projects::register(&table, &DECISIONS)?,
+            plugin: PluginVectors::register(&table)?,
             in_flight: table.gauge("in_flight_requests", "Reviews in hand now.")?,
+            in_flight_limit: table.gauge(
+                "in_flight_requests_limit",
+                "How many reviews may be in hand at once.",
+            )?,
+            deadline: table.real_gauge(
+                "deadline_seconds",
+                "How long the chain that is in force may take.",
+            )?,
             shed_total: table.counter(
                 "shed_total",
                 "Reviews denied because too many were in hand.",
@@ -189,14 +166,17 @@ impl Metrics {
                 &["sink"],
             )?,
             workers: WorkerVectors::register(&table)?,
+            described: table.described(),
             registry: registry.clone(),
         };
-        registry.register(Box::new(
-            prometheus::process_collector::ProcessCollector::for_self(),
-        ))?;
-        for result in ["success", "failure"] {
-            metrics.config_reload_total.with_label_values(&[result]);
-        }
+        let begin = |vector: &IntCounterVec, values: &[&str]| {
+            for value in values {
+                vector.with_label_values(&[value]);
+            }
+        };
+        begin(&metrics.config_reload_total, &["success", "failure"]);
+        begin(&metrics.connection_error_total, &CONNECTION_ERRORS);
+        begin(&metrics.http_error_total, &HTTP_ERRORS);
         Ok(metrics)
     }
 
@@ -211,16 +191,34 @@ impl Metrics {
         Ok((text, encoder.format_type().to_owned()))
     }
 
-    /// The handles of a chain's plugins.
-    pub fn plugins(&self, names: impl Iterator<Item = Arc<str>>) -> PluginMetrics {
-        let member = |name| MemberMetrics {
-            name,
-            vectors: self.plugin.clone(),
-            duration: Default::default(),
-        };
-        PluginMetrics {
-            members: names.map(member).collect(),
-        }
+    /// What each metric is, by name, for the documentation.
+    pub fn described(&self) -> &[Described] {
+        &self.described
+    }
+
+    /// The handles of a chain's plugins; `kind_of` names the kind of a plugin. What was counted of
+    /// plugins that are not among them is forgotten.
+    pub fn plugins<P>(
+        &self,
+        members: &[Member<P>],
+        kind_of: impl Fn(&P) -> &'static str,
+    ) -> PluginMetrics {
+        self.plugin.of(members, kind_of)
+    }
+
+    /// Notes whether the circuit breaker of a remote plugin is open.
+    pub fn breaker(&self, plugin: &str, is_open: bool) {
+        self.plugin.breaker(plugin, is_open);
+    }
+
+    /// Counts decisions by project, for so many projects at most; 0 counts none.
+    pub fn count_projects(&self, limit: usize) {
+        self.projects.limit(limit);
+    }
+
+    /// Notes how long the chain in force may take.
+    pub fn deadline(&self, deadline: Duration) {
+        self.deadline.set(deadline.as_secs_f64());
     }
 
     /// Counts an answered review. `took` is from the whole request to the answer.
@@ -229,6 +227,7 @@ impl Metrics {
         let name = decision.as_str();
         if let Some(index) = DECISIONS.iter().position(|known| *known == name) {
             self.request_total[kind][index].inc();
+            self.projects.decided(&decision.review.project, index);
         }
         self.request_duration[kind].observe(took.as_secs_f64());
     }
@@ -260,133 +259,6 @@ impl Metrics {
             .with_label_values(&[certificate])
             .set(seconds(at));
     }
-}
-
-impl PluginMetrics {
-    /// Counts the parts of an enforced decision.
-    pub fn decided(&self, decision: &Decision) {
-        self.observe(decision, |member, part, kind| match &part.result {
-            PartResult::Denied(_) => member.rejected(kind, "no_error"),
-            PartResult::Failed(fault) => member.rejected(kind, fault.kind.as_str()),
-            PartResult::FailedOpen(fault) => {
-                let labels = [&*member.name, kind.as_str(), fault.kind.as_str()];
-                member
-                    .vectors
-                    .fail_open_total
-                    .with_label_values(&labels)
-                    .inc();
-            }
-            PartResult::Conflict { .. } => {
-                member.rejected(kind, "patch_conflict");
-                member.count(&member.vectors.patch_conflict_total, kind);
-            }
-            PartResult::Exempt(_) => member.count(&member.vectors.exempted_total, kind),
-            PartResult::Allowed | PartResult::Skipped(_) => {}
-        });
-    }
-
-    /// Counts what monitored plugins would have done.
-    pub fn monitored(&self, decision: &Decision) {
-        self.observe(decision, |member, part, kind| {
-            if part.result.denies() {
-                member.count(&member.vectors.would_deny_total, kind);
-            } else if !part.patch.is_empty() {
-                member.count(&member.vectors.would_patch_total, kind);
-            }
-        });
-    }
-
-    fn observe(&self, decision: &Decision, count: impl Fn(&MemberMetrics, &Part, Kind)) {
-        let kind = decision.review.kind;
-        for part in &decision.parts {
-            let Some(member) = self.members.get(part.member) else {
-                continue;
-            };
-            if !matches!(part.result, PartResult::Exempt(_)) {
-                member
-                    .duration(kind, part.phase, part.result.denies())
-                    .observe(part.took.as_secs_f64());
-            }
-            count(member, part, kind);
-        }
-    }
-}
-
-impl MemberMetrics {
-    fn duration(&self, kind: Kind, phase: Phase, rejected: bool) -> &Histogram {
-        self.duration[kind as usize][phase as usize][usize::from(rejected)].get_or_init(|| {
-            let rejected = if rejected { "true" } else { "false" };
-            let labels = [&*self.name, phase.as_str(), kind.as_str(), rejected];
-            self.vectors.duration.with_label_values(&labels)
-        })
-    }
-
-    fn rejected(&self, kind: Kind, error_type: &str) {
-        let labels = [&*self.name, kind.as_str(), error_type];
-        self.vectors
-            .rejection_total
-            .with_label_values(&labels)
-            .inc();
-    }
-
-    fn count(&self, vector: &IntCounterVec, kind: Kind) {
-        vector
-            .with_label_values(&[&*self.name, kind.as_str()])
-            .inc();
-    }
-}
-
-/// Makes metrics under this program's name and registers each.
-pub(super) struct Table<'r> {
-    registry: &'r Registry,
-}
-
-impl Table<'_> {
-    pub fn counters(
-        &self,
-        name: &str,
-        help: &str,
-        labels: &[&str],
-    ) -> Result<IntCounterVec, prometheus::Error> {
-        self.register(IntCounterVec::new(opts(name, help), labels)?)
-    }
-
-    fn counter(&self, name: &str, help: &str) -> Result<IntCounter, prometheus::Error> {
-        self.register(IntCounter::with_opts(opts(name, help))?)
-    }
-
-    pub fn gauges(
-        &self,
-        name: &str,
-        help: &str,
-        labels: &[&str],
-    ) -> Result<IntGaugeVec, prometheus::Error> {
-        self.register(IntGaugeVec::new(opts(name, help), labels)?)
-    }
-
-    fn gauge(&self, name: &str, help: &str) -> Result<IntGauge, prometheus::Error> {
-        self.register(IntGauge::with_opts(opts(name, help))?)
-    }
-
-    pub fn histograms(
-        &self,
-        name: &str,
-        help: &str,
-        labels: &[&str],
-        buckets: &[f64],
-    ) -> Result<HistogramVec, prometheus::Error> {
-        let opts = HistogramOpts::from(opts(name, help)).buckets(buckets.to_vec());
-        self.register(HistogramVec::new(opts, labels)?)
-    }
-
-    fn register<C: Collector + Clone + 'static>(&self, metric: C) -> Result<C, prometheus::Error> {
-        self.registry.register(Box::new(metric.clone()))?;
-        Ok(metric)
-    }
-}
-
-fn opts(name: &str, help: &str) -> Opts {
-    Opts::new(name, help).namespace("dstack_admission")
 }
 
 fn seconds(at: SystemTime) -> i64 {

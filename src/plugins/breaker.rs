@@ -81,6 +81,15 @@ impl Breaker {
         })
     }
 
+    /// Whether a call would not be made now.
+    pub fn is_open(&self) -> bool {
+        match *self.state() {
+            State::Closed { .. } => false,
+            State::Open { until } => Instant::now() < until,
+            State::Trying => true,
+        }
+    }
+
     pub fn failures(&self) -> u32 {
         self.settings.failures
     }
@@ -148,13 +157,17 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn it_opens_after_failures_in_a_row_and_tries_one_call_later() {
         let breaker = breaker();
+        assert!(!breaker.is_open());
         fail(&breaker, 3);
         assert!(breaker.attempt().is_none());
+        assert!(breaker.is_open());
 
         tokio::time::advance(Duration::from_secs(10)).await;
         let trial = breaker.attempt().unwrap();
         assert!(breaker.attempt().is_none(), "one call at a time finds out");
+        assert!(breaker.is_open());
         trial.succeeded();
+        assert!(!breaker.is_open());
         fail(&breaker, 2);
         assert!(breaker.attempt().is_some());
     }

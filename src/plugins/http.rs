@@ -112,6 +112,10 @@ impl Client {
         &self.url
     }
 
+    pub fn breaker(&self) -> &Breaker {
+        &self.breaker
+    }
+
     /// Posts a body to `url` and returns the body of a 2xx answer. Whoever calls drops this at the
     /// end of the budget; the breaker then counts a failure.
     ///

@@ -4,6 +4,7 @@
 use http::Uri;
 use serde_json::Value;
 
+use super::breaker::Breaker;
 use super::http::{Client, Settings};
 use crate::admission::patch::{self, Compare};
 use crate::admission::review::Kind;
@@ -38,6 +39,10 @@ impl Rest {
             client: Client::new(settings)?,
             endpoints,
         })
+    }
+
+    pub fn breaker(&self) -> &Breaker {
+        self.client.breaker()
     }
 
     /// Sends the spec and reads the difference of what comes back as this plugin's patch. A plugin

@@ -4,6 +4,7 @@ use bytes::Bytes;
 use http::Uri;
 use ulid::Ulid;
 
+use super::breaker::Breaker;
 use super::http::{Client, Settings};
 use crate::admission::text;
 use crate::admission::verdict::{Budget, Call, Fault, FaultKind, Verdict};
@@ -21,6 +22,10 @@ impl Webhook {
         Ok(Self {
             client: Client::new(settings)?,
         })
+    }
+
+    pub fn breaker(&self) -> &Breaker {
+        self.client.breaker()
     }
 
     /// Sends the review and judges the answer as the API server would.

@@ -69,19 +69,25 @@ fn answer(shared: &Shared, request: &Request<Incoming>) -> Response<Full<Bytes>>
             "application/json",
             shared.live.load().configz.clone(),
         ),
-        "/metrics" => match shared.metrics.render() {
-            Ok((metrics, content_type)) => text(StatusCode::OK, &content_type, metrics),
-            Err(error) => text(
-                StatusCode::INTERNAL_SERVER_ERROR,
-                TEXT,
-                format!("{error}\n"),
-            ),
-        },
+        "/metrics" => metrics(shared),
         _ => text(
             StatusCode::NOT_FOUND,
             TEXT,
             "/metrics /livez /readyz /configz\n",
         ),
+    }
+}
+
+fn metrics(shared: &Shared) -> Response<Full<Bytes>> {
+    for (plugin, is_open) in shared.live.load().engine.breakers() {
+        shared.metrics.breaker(plugin, is_open);
+    }
+    match shared.metrics.render() {
+        Ok((metrics, content_type)) => text(StatusCode::OK, &content_type, metrics),
+        Err(error) => {
+            let error = format!("{error}\n");
+            text(StatusCode::INTERNAL_SERVER_ERROR, TEXT, error)
+        }
     }
 }
 

@@ -51,6 +51,16 @@ REQUIREMENTS: dict[str, tuple[str, ...]] = {
     ),
     # Its dependencies are pinned too narrowly to live beside others.
     "checkov": ("checkov>=3.3,<4",),
+    # What the tests of the dashboards need besides; the number after `!` is the version of Grafana.
+    "monitoring": (
+        "pytest>=8,<10",
+        "requests>=2.32,<3",
+        "PyYAML>=6,<7",
+        "cryptography>=42",
+        "trustme>=1.2,<2",
+        "pillow>=11,<13",
+        "grafana-foundation-sdk==1769699379!11.6.0",
+    ),
     **{f"dstack-{version}": (f"dstack[server,aws]=={version}", *SERVER_BOUNDS) for version in DSTACK_VERSIONS},
 }
 
@@ -134,7 +144,7 @@ def _tail(text: str, lines: int = 30) -> str:
 def main() -> int:
     parser = argparse.ArgumentParser(description="Make the Python environments of the end-to-end tests.")
     parser.add_argument(
-        "names", nargs="*", metavar="NAME", help=f"of {', '.join(REQUIREMENTS)}; without any, all of them"
+        "names", nargs="*", metavar="NAME", help=f"of {', '.join(REQUIREMENTS)}; without any, the tests' tools and every server"
     )
     arguments = parser.parse_args()
     if sys.version_info < (3, 11):
@@ -143,7 +153,7 @@ def main() -> int:
     unknown = [name for name in arguments.names if name not in REQUIREMENTS]
     if unknown:
         parser.error(f"unknown: {', '.join(unknown)}")
-    for name in arguments.names or REQUIREMENTS:
+    for name in arguments.names or ("tests", *(f"dstack-{version}" for version in DSTACK_VERSIONS)):
         try:
             ensure(name)
         except (EnvironmentFailed, OSError) as failure:

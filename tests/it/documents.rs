@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use dstack_admission::admission::effective::Effective;
+use dstack_admission::observe::metrics::Metrics;
 use schemars::schema_for;
 use serde_json::Value;
 
@@ -114,6 +115,17 @@ fn the_page_of_what_a_spec_asks_for_is_up_to_date() {
         members(&mut page, schema, "member");
     }
     is_up_to_date("effective.md", &page);
+}
+
+#[test]
+fn the_page_of_the_metrics_is_up_to_date() {
+    let mut page = "| metric | type | labels | |\n|---|---|---|---|\n".to_owned();
+    for metric in Metrics::new().unwrap().described() {
+        let labels: Vec<_> = metric.labels.iter().map(|l| format!("`{l}`")).collect();
+        let (name, kind, labels) = (&metric.name, metric.kind, labels.join(", "));
+        let _ = writeln!(page, "| `{name}` | {kind} | {labels} | {} |", metric.help);
+    }
+    is_up_to_date("metrics.md", &page);
 }
 
 /// A table of an object's members.

@@ -6,8 +6,8 @@ use rstest::rstest;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-use crate::harness::sidecar::{SPEC, metrics};
-use crate::harness::{Fake, Home, Reply, Sidecar, eventually};
+use crate::harness::sidecar::{RUN, SPEC, metrics};
+use crate::harness::{Fake, Home, Reply, Seen, Sidecar, eventually, with};
 
 #[rstest]
 #[tokio::test]
@@ -154,4 +154,85 @@ async fn metrics_are_prometheus_text_with_help_for_each() {
         assert!(answer.text().contains(&format!("# HELP {name} ")), "{name}");
     }
     assert!(sidecar.ended().is_none());
+}
+
+#[tokio::test]
+async fn projects_are_counted_only_where_asked_and_so_many_at_most() {
+    let review =
+        |project: &str| format!(r#"{{"user": "u", "project": "{project}", "spec": {SPEC}}}"#);
+    let quiet = Sidecar::start(json!({"tls": "off"})).await;
+    quiet.post(RUN, review("a")).await;
+    assert!(!quiet.admin("/metrics").await.text().contains("project"));
+
+    let sidecar = Sidecar::start(json!({"tls": "off", "metrics": {"projects": 2}})).await;
+    let long = "x".repeat(51);
+    for project in ["a", "no name", &long, "b", "c", "a", "d", "b"] {
+        sidecar.post(RUN, review(project)).await.assert_allowed();
+    }
+    for (project, count) in [("a", 2.0), ("b", 2.0), ("(other)", 4.0)] {
+        let name = format!("project_request_total{{decision=\"allowed\",project=\"{project}\"}}");
+        assert_eq!(sidecar.metric(&name).await, count, "{project}");
+    }
+    let text = sidecar.admin("/metrics").await.text().to_owned();
+    let series = text
+        .matches("dstack_admission_project_request_total{")
+        .count();
+    assert_eq!(series, 9, "{text}");
+}
+
+/// A first event in a series that was not there before is no increase to Prometheus.
+#[tokio::test]
+async fn what_alerts_look_at_is_there_before_it_happens() {
+    let fake = Fake::start(Seen::allowed).await;
+    let open = with(
+        fake.webhook("open"),
+        json!({"failurePolicy": "Ignore", "match": {"kinds": ["run"]}}),
+    );
+    let trial = with(fake.webhook("trial"), json!({"mode": "monitor"}));
+    let sidecar = Sidecar::start(json!({"tls": "off", "plugins": [open, trial]})).await;
+    let text = sidecar.admin("/metrics").await.text().to_owned();
+    let samples = metrics(&text);
+    for name in [
+        "connection_error_total{reason=\"handshake\"}",
+        "http_error_total{code=\"401\"}",
+        "plugin_breaker_open{plugin=\"open\"}",
+        "plugin_fail_open_total{error_type=\"timeout\",kind=\"run\",plugin=\"open\"}",
+        "plugin_rejection_total{error_type=\"no_error\",kind=\"run\",plugin=\"open\"}",
+        "request_total{decision=\"denied\",kind=\"gateway\"}",
+        "would_deny_total{kind=\"fleet\",plugin=\"trial\"}",
+    ] {
+        let value = samples.get(&format!("dstack_admission_{name}"));
+        assert_eq!(value, Some(&0.0), "{name}:\n{text}");
+    }
+    assert!(!text.contains("kind=\"fleet\",plugin=\"open\""), "{text}");
+    for info in [
+        "failure_policy=\"Ignore\",mode=\"enforce\",plugin=\"open\",type=\"webhook\"",
+        "failure_policy=\"Fail\",mode=\"monitor\",plugin=\"trial\",type=\"webhook\"",
+    ] {
+        assert_eq!(sidecar.metric(&format!("plugin_info{{{info}}}")).await, 1.0);
+    }
+    assert_eq!(sidecar.metric("deadline_seconds").await, 5.0);
+    assert_eq!(sidecar.metric("in_flight_requests_limit").await, 256.0);
+}
+
+#[tokio::test]
+async fn a_plugin_that_is_not_asked_for_now_is_shown() {
+    let fake = Fake::start(|_| Reply::text(500, "text/plain", "")).await;
+    let breaker = json!({"webhook": {"breaker": {"failures": 1, "openFor": "1h"}}});
+    let sidecar =
+        Sidecar::start(json!({"tls": "off", "plugins": [with(fake.webhook("judge"), breaker)]}))
+            .await;
+    assert_eq!(
+        sidecar
+            .metric("plugin_breaker_open{plugin=\"judge\"}")
+            .await,
+        0.0
+    );
+    sidecar.review(SPEC).await.denial();
+    assert_eq!(
+        sidecar
+            .metric("plugin_breaker_open{plugin=\"judge\"}")
+            .await,
+        1.0
+    );
 }

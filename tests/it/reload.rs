@@ -50,6 +50,21 @@ async fn a_changed_file_is_in_force_within_seconds() {
 }
 
 #[tokio::test]
+async fn the_metrics_of_a_plugin_go_with_it() {
+    let fake = Fake::denying("no").await;
+    let sidecar = Sidecar::start(chain(&[fake.webhook("old"), fake.webhook("kept")])).await;
+    sidecar.review(SPEC).await.denial();
+    let shown = async || sidecar.admin("/metrics").await.text().to_owned();
+    assert!(shown().await.contains("plugin=\"old\""));
+
+    sidecar.home.configure(&chain(&[fake.webhook("kept")]));
+    sidecar.counted(RELOADED, 1.0).await;
+    assert!(!shown().await.contains("plugin=\"old\""));
+    let kept = "plugin_rejection_total{error_type=\"no_error\",kind=\"run\",plugin=\"kept\"}";
+    assert!(shown().await.contains(kept));
+}
+
+#[tokio::test]
 async fn a_config_map_that_is_swapped_as_kubernetes_does_is_in_force_within_seconds() {
     let fake = Fake::denying("by the new chain").await;
     let home = Home::new();
