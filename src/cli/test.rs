@@ -12,7 +12,7 @@ mod rewrite;
 mod source;
 mod suite;
 mod update;
-mod yaml;
+pub(super) mod yaml;
 
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};

@@ -11,7 +11,7 @@ use super::plugin::Python;
 use crate::plugins::python::{Requirement, Settings};
 
 /// What is looked for on `PATH` where no interpreter is given.
-const INTERPRETER: &str = "python3";
+pub const INTERPRETER: &str = "python3";
 
 impl Build<'_> {
     /// The settings of a dstack plugin in Python. Notes all that is wrong with them.
@@ -103,7 +103,10 @@ fn requirement(line: &str) -> Result<Requirement, String> {
 
 /// The absolute path of an interpreter: a mere name is looked for on `PATH`. Links are kept, since by
 /// its own path an interpreter knows the environment that it belongs to.
-fn interpreter(given: &Path) -> Result<PathBuf, String> {
+///
+/// # Errors
+/// In words, when there is none.
+pub fn interpreter(given: &Path) -> Result<PathBuf, String> {
     let shown = given.display();
     if given.components().count() > 1 || given.is_absolute() {
         return match is_executable(given) {

@@ -16,6 +16,7 @@ mod examples;
 mod failure;
 mod fan_out;
 mod install;
+mod migrate;
 mod patience;
 mod python;
 mod records;
