@@ -20,12 +20,12 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::admission::review::Kind;
 use crate::admission::text;
 use crate::admission::verdict::{Budget, Call, Denial, Fault, FaultKind, Verdict};
 pub use environment::Requirement;
+use frames::SpecError;
 use frames::{Answer, Failure, Reason, Refusal};
-pub use frames::{EntryPoint, Ready, SpecError};
+pub use frames::{EntryPoint, Ready};
 pub use meters::Meters;
 use meters::PluginMeters;
 use pool::Pool;
@@ -133,20 +133,21 @@ impl Python {
         }
     }
 
-    /// Has a worker hold the text of a spec against dstack's own models. Returns what these refuse.
+    /// Has a worker hold the spec against dstack's own models. Each thing that these refuse is a denial.
+    /// Whoever calls drops this at the end of the budget, which kills the worker.
     ///
     /// # Errors
     /// When no worker answers.
-    pub async fn check(
-        &self,
-        kind: Kind,
-        spec: &[u8],
-        budget: Budget,
-    ) -> Result<Vec<SpecError>, Fault> {
-        let request = |id| frames::check(id, kind, spec);
+    pub async fn check(&self, call: &Call, budget: Budget) -> Result<Verdict, Fault> {
+        let kind = call.review.kind;
+        let spec = text::render(&call.review.spec, &call.spec);
+        let request = |id| frames::check(id, kind, &spec);
         match self.pool()?.ask(budget, request).await? {
-            Answer::Valid => Ok(Vec::new()),
-            Answer::Invalid(errors) => Ok(errors),
+            Answer::Valid => Ok(Verdict::default()),
+            Answer::Invalid(errors) => Ok(Verdict {
+                denials: errors.iter().map(SpecError::denial).collect(),
+                ..Verdict::default()
+            }),
             Answer::Failed(failure) => Err(failure.into()),
             Answer::Unchanged | Answer::Changed { .. } | Answer::Denied(_) => {
                 Err(another_question())
@@ -157,6 +158,15 @@ impl Python {
     fn pool(&self) -> Result<&Pool, Fault> {
         let pool = self.pool.get().map(Arc::as_ref);
         pool.ok_or_else(|| Fault::new(FaultKind::Crash, "its workers were not started"))
+    }
+}
+
+impl SpecError {
+    fn denial(&self) -> Denial {
+        Denial {
+            message: self.to_string(),
+            reason: None,
+        }
     }
 }
 
