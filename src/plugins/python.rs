@@ -10,12 +10,13 @@ mod meters;
 mod output;
 mod pool;
 mod process;
+mod store;
 mod transfer;
 mod worker;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -30,6 +31,7 @@ pub use meters::Meters;
 use meters::PluginMeters;
 use pool::Pool;
 use process::Launch;
+use store::InUse;
 
 /// How long workers have to end when this process does.
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);
@@ -61,6 +63,8 @@ pub struct Settings {
 pub struct Python {
     settings: Settings,
     pool: OnceLock<Arc<Pool>>,
+    /// The environment that was made for it.
+    environment: OnceLock<InUse>,
 }
 
 /// Why a plugin's workers did not start.
@@ -99,6 +103,7 @@ impl Python {
         Self {
             settings,
             pool: OnceLock::new(),
+            environment: OnceLock::new(),
         }
     }
 
@@ -185,6 +190,17 @@ impl From<Failure> for Fault {
     }
 }
 
+/// Removes the environments under a state directory that no process uses and none used for a week.
+pub async fn remove_unused_environments(state_dir: &Path) {
+    let root = environment::root(state_dir);
+    let removed =
+        tokio::task::spawn_blocking(move || store::remove_unused(&root, SystemTime::now()));
+    for environment in removed.await.unwrap_or_default() {
+        let environment = environment.display();
+        tracing::info!(%environment, "removed an environment that nobody used for a week");
+    }
+}
+
 fn another_question() -> Fault {
     Fault::new(FaultKind::Undecodable, "it answered another question")
 }
@@ -229,9 +245,11 @@ impl Pools {
             [] => settings.interpreter.clone(),
             install => {
                 let (state_dir, interpreter) = (&settings.state_dir, &settings.interpreter);
-                environment::ready(&settings.name, state_dir, interpreter, install)
-                    .await
-                    .map_err(StartError::new)?
+                let ready =
+                    environment::ready(&settings.name, state_dir, interpreter, install).await;
+                let (interpreter, in_use) = ready.map_err(StartError::new)?;
+                let _ = python.environment.set(in_use);
+                interpreter
             }
         };
         let running = self.of(settings, &interpreter);

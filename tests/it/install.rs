@@ -1,12 +1,15 @@
 //! Environments that are made for a Python plugin: from wheels, without the network, once.
 
+use std::fs::File;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::time::{Duration, SystemTime};
 
 use serde_json::{Value, json};
 
 use crate::harness::environment::wheels;
 use crate::harness::sidecar::SPEC;
-use crate::harness::{Home, Sidecar, with};
+use crate::harness::{Home, Sidecar, eventually, with};
 
 /// A directory with wheels, and the plugin that is in them.
 fn home() -> (Home, Value) {
@@ -67,7 +70,7 @@ async fn an_environment_is_made_once_and_anew_when_it_is_not_whole() {
     let sidecar = Sidecar::start_in(home, keys(&plugin)).await;
     sidecar.review(SPEC).await.assert_allowed();
     let there = sidecar.logged("the environment is there already").unwrap();
-    let environment = std::path::Path::new(there["environment"].as_str().unwrap());
+    let environment = Path::new(there["environment"].as_str().unwrap());
     let made = std::fs::metadata(environment.join("pyvenv.cfg"))
         .unwrap()
         .modified()
@@ -102,4 +105,43 @@ fn what_does_not_have_its_hash_is_not_installed() {
         "{said}"
     );
     assert!(said.contains("DO NOT MATCH THE HASHES"), "{said}");
+}
+
+const COMPLETE: &str = "dstack-admission-complete";
+
+/// Makes it look as if an environment was last used long ago.
+fn unused_for_long(environment: &Path) {
+    let complete = environment.join(COMPLETE);
+    let file = File::options().append(true).open(complete).unwrap();
+    let long_ago = SystemTime::now() - Duration::from_secs(30 * 24 * 3600);
+    file.set_modified(long_ago).unwrap();
+}
+
+#[tokio::test]
+async fn what_no_configuration_uses_any_more_is_removed_and_what_is_in_use_stays() {
+    let (home, plugin) = home();
+    assert!(check(&home, &plugin).status.success());
+    let root = home.path("state/python/environments");
+    let made = std::fs::read_dir(&root).unwrap();
+    let made: Vec<PathBuf> = made.map(|entry| entry.unwrap().path()).collect();
+    let used = made.into_iter().find(|path| path.is_dir()).unwrap();
+    // As one that was made for other requirements.
+    let unused = root.join("0".repeat(40));
+    let make_unused = || {
+        std::fs::create_dir(&unused).unwrap();
+        std::fs::write(unused.with_extension("lock"), "").unwrap();
+        std::fs::write(unused.join(COMPLETE), "a==1").unwrap();
+        unused_for_long(&unused);
+    };
+    make_unused();
+
+    let sidecar = Sidecar::start_in(home, keys(&plugin)).await;
+    eventually("it is removed", async || !unused.exists()).await;
+    make_unused();
+    unused_for_long(&used);
+    let timeout = with(plugin, json!({"timeout": "1s"}));
+    sidecar.home.configure(&keys(&timeout));
+    eventually("it is removed", async || !unused.exists()).await;
+    sidecar.review(SPEC).await.assert_allowed();
+    assert!(used.join(COMPLETE).exists());
 }

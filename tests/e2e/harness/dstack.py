@@ -95,9 +95,14 @@ class Answer:
 class DstackServer(Process):
     """One running dstack server of one version."""
 
-    def __init__(self, version: str, directory: Path):
+    def __init__(
+        self, version: str, directory: Path, plugins: tuple[str, ...] = ("rest_plugin",), python: Path | None = None
+    ):
+        """`python` is one that has more than this dstack, such as plugins."""
         super().__init__(f"dstack-{version}", directory)
         self.version = version
+        self.plugins = plugins
+        self.python = python
         self.port = free_port()
         self.url = f"http://{LOOPBACK}:{self.port}"
         self.home = directory / "home"
@@ -109,10 +114,14 @@ class DstackServer(Process):
         environments.ensure(f"dstack-{self.version}")
         state = self.home / ".dstack" / "server"
         state.mkdir(parents=True, exist_ok=True)
-        (state / "config.yml").write_text(yaml.safe_dump(SERVER_CONFIGURATION, sort_keys=False))
+        configuration = SERVER_CONFIGURATION | {"plugins": list(self.plugins)}
+        (state / "config.yml").write_text(yaml.safe_dump(configuration, sort_keys=False))
         self.credentials(None)
         self.start(
-            [self.executable("dstack"), "server", "--host", LOOPBACK, "--port", str(self.port), "-y"],
+            [
+                *([self.python, "-m", "dstack._internal.cli.main"] if self.python else [self.executable("dstack")]),
+                *("server", "--host", LOOPBACK, "--port", str(self.port), "-y"),
+            ],
             minimal_environment(
                 HOME=str(self.home),
                 NETRC=str(self.netrc),
