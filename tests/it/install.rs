@@ -61,6 +61,10 @@ async fn an_environment_is_made_once_and_anew_when_it_is_not_whole() {
     let checked = check(&home, &plugin);
     let said = String::from_utf8_lossy(&checked.stderr).into_owned();
     assert!(checked.status.success(), "{said}");
+    assert!(
+        said.contains("INFO the environment is made plugin=legacy"),
+        "{said}"
+    );
     let shown = String::from_utf8(checked.stdout).unwrap();
     assert!(
         shown.contains("legacy: house_rules 1.2, dstack 0.0.1"),
@@ -86,6 +90,29 @@ async fn an_environment_is_made_once_and_anew_when_it_is_not_whole() {
         .modified()
         .unwrap();
     assert!(anew > made && !environment.join("half-made").exists());
+}
+
+#[test]
+fn a_state_directory_that_cannot_be_written_is_named_with_what_to_do() {
+    let (home, plugin) = home();
+    let state = home.write("no-directory", "").join("state");
+    let config = home.configure(&with(keys(&plugin), json!({"stateDir": state})));
+    let spec = home.write("spec.json", SPEC);
+    for arguments in [vec!["check"], vec!["review", spec.to_str().unwrap()]] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_dstack-admission"));
+        command
+            .args(&arguments)
+            .arg("--config")
+            .arg(&config)
+            .env_clear();
+        let output = command.output().unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{said}");
+        let why = format!("plugin `legacy` was not loaded: {}/python", state.display());
+        assert!(said.contains(&why), "{said}");
+        let what = "set `stateDir` to a directory that this user can write";
+        assert!(said.contains(what), "{said}");
+    }
 }
 
 #[test]

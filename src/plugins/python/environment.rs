@@ -82,7 +82,9 @@ pub(super) async fn ready(
     let own = directory.join("bin/python");
     let place = match found {
         Found::Whole(in_use) => {
-            tracing::info!(%plugin, environment = %directory.display(), "the environment is there already");
+            let environment = directory.display();
+            // Progress is what is logged of this module itself.
+            tracing::info!(target: "dstack_admission::plugins::python", %plugin, %environment, "the environment is there already");
             return Ok((own, in_use));
         }
         Found::Nothing(place) => place,
