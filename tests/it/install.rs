@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use serde_json::{Value, json};
 
-use crate::harness::environment::wheels;
+use crate::harness::environment::{real_python, wheels};
 use crate::harness::sidecar::SPEC;
 use crate::harness::{Home, Sidecar, eventually, with};
 
@@ -26,18 +26,6 @@ fn home() -> (Home, Value) {
         },
     });
     (home, plugin)
-}
-
-/// What `python3` really runs, which may itself need an environment that the sidecar has not.
-fn real_python() -> String {
-    let mut command = Command::new("python3");
-    let asked = command
-        .args(["-c", "import sys; print(sys.executable)"])
-        .output();
-    String::from_utf8(asked.expect("install python3").stdout)
-        .unwrap()
-        .trim()
-        .to_owned()
 }
 
 fn keys(plugin: &Value) -> Value {
