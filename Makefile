@@ -6,7 +6,7 @@ E2E := target/e2e/tests/bin/python
 CHART := target/e2e/chart/bin/python
 TOOLS := target/tools
 
-.PHONY: help build test test-quick test-rust test-policies test-python test-e2e test-e2e-quick test-chart test-deploy test-monitoring chart dashboards pictures specs lint demo docs bench bench-quick
+.PHONY: help build test test-quick test-rust test-policies test-python test-e2e test-e2e-quick test-chart test-deploy test-monitoring chart dashboards pictures specs lint demo docs bench bench-quick bench-python
 
 help: ## List the targets.
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 18
@@ -87,3 +87,8 @@ bench: ## Measure against a bare server and a FastAPI plugin server.
 
 bench-quick: ## The same in under a minute, to see that every figure comes out.
 	$(PYTHON) tests/bench/run.py --quick
+
+bench-python: ## Measure what a Python plugin costs behind the sidecar.
+	cargo build --release --locked
+	$(PYTHON) tests/e2e/environments.py dstack-0.22.5
+	$(PYTHON) tests/bench/python.py

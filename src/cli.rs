@@ -7,6 +7,7 @@ mod doctor;
 mod healthcheck;
 mod live;
 mod load;
+mod migrate;
 mod policies;
 mod reload;
 mod replay;
@@ -62,6 +63,8 @@ enum Command {
     Doctor(DoctorArguments),
     /// Run suites of policy tests, and say which rules no case ever made fire.
     Test(TestArguments),
+    /// Move the Python plugins of a dstack server into a sidecar: show or write both configurations.
+    Migrate(MigrateArguments),
 }
 
 #[derive(Debug, Args)]
@@ -246,6 +249,25 @@ struct TestArguments {
     output_file: Option<PathBuf>,
 }
 
+#[derive(Debug, Args)]
+struct MigrateArguments {
+    /// The dstack server's configuration file, such as `~/.dstack/server/config.yml`.
+    #[arg(value_name = "SERVER_CONFIG")]
+    server_config: PathBuf,
+    /// The Python that the dstack server runs in, which is asked for the order of the plugins.
+    #[arg(long, value_name = "PYTHON", default_value = "python3")]
+    interpreter: PathBuf,
+    /// The sidecar's configuration file.
+    #[arg(short, long, value_name = "FILE", default_value = "admission.yaml")]
+    output: PathBuf,
+    /// Write both files. The server's old one stays beside it, as `.bak`.
+    #[arg(long)]
+    write: bool,
+    /// Overwrite a sidecar's configuration, or a `.bak`, that is there already.
+    #[arg(long, requires = "write")]
+    force: bool,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum TestOutput {
     Text,
@@ -292,6 +314,7 @@ pub fn main() -> ExitCode {
         Command::Schema(arguments) => schema::run(&arguments),
         Command::Replay(arguments) => replay::run(&arguments),
         Command::Test(arguments) => test::run(&arguments),
+        Command::Migrate(arguments) => migrate::run(&arguments),
     };
     match result {
         Ok(code) => code,

@@ -14,7 +14,7 @@ pub mod offline;
 pub mod places;
 pub mod plugin;
 pub mod problem;
-mod python;
+pub mod python;
 mod remote;
 pub mod resolve;
 pub mod schema;

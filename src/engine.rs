@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use crate::admission::chain::Chain;
 use crate::admission::decision::Decision;
 use crate::admission::review::Review;
-use crate::admission::run::{Ask, Reply, Round, Run};
+use crate::admission::run::{Ask, Question, Reply, Round, Run};
 use crate::admission::verdict::{Budget, Fault, FaultKind, Outcome};
 use crate::plugins::Plugin;
 
@@ -89,7 +89,12 @@ impl Engine {
                 format!("it was not asked: the {deadline} for all plugins were used up before");
             Outcome::Fault(Fault::new(FaultKind::Timeout, message))
         } else if ask.member.plugin.backend.is_remote() {
-            let call = ask.member.plugin.call(&ask.call, budget);
+            let call = async {
+                match ask.question {
+                    Question::Verdict => ask.member.plugin.call(&ask.call, budget).await,
+                    Question::SpecCheck => ask.member.plugin.check(&ask.call, budget).await,
+                }
+            };
             let answer = tokio::time::timeout(budget.limit, call).await;
             answer.unwrap_or_else(|_| Outcome::Fault(timed_out(budget)))
         } else {

@@ -8,7 +8,7 @@ pub mod python;
 pub mod rest;
 pub mod webhook;
 
-use crate::admission::verdict::{Budget, Call, Outcome};
+use crate::admission::verdict::{Budget, Call, Fault, FaultKind, Outcome};
 
 /// A plugin, ready to be called by many reviews at once.
 pub struct Plugin {
@@ -40,6 +40,17 @@ impl Plugin {
             Backend::Rest(rest) => rest.call(call, budget).await,
             Backend::Python(python) => python.call(call, budget).await,
         };
+        verdict.map_or_else(Outcome::Fault, Outcome::Verdict)
+    }
+
+    /// Has this plugin hold the spec against dstack's own models, whatever it says of it itself. The
+    /// outcome has a denial for each error.
+    pub async fn check(&self, call: &Call, budget: Budget) -> Outcome {
+        let Backend::Python(python) = &self.backend else {
+            let message = "it has no models to hold a spec against";
+            return Outcome::Fault(Fault::new(FaultKind::InvalidResult, message));
+        };
+        let verdict = python.check(call, budget).await;
         verdict.map_or_else(Outcome::Fault, Outcome::Verdict)
     }
 }

@@ -209,6 +209,7 @@ pub struct Chain<P> {
     stages: Vec<Stage>,
     exemptions: Vec<Exemption>,
     schemas: Option<Arc<SpecSchemas>>,
+    spec_checker: Option<Arc<str>>,
 }
 
 impl<P> Default for Chain<P> {
@@ -218,6 +219,7 @@ impl<P> Default for Chain<P> {
             stages: Vec::new(),
             exemptions: Vec::new(),
             schemas: None,
+            spec_checker: None,
         }
     }
 }
@@ -267,6 +269,17 @@ impl<P> Chain<P> {
         self.schemas.as_deref()
     }
 
+    /// Has every final spec that a plugin changed held against dstack's own models by the plugin of this name.
+    pub fn check_final_specs(&mut self, checker: Arc<str>) {
+        self.spec_checker = Some(checker);
+    }
+
+    /// The plugin that has dstack's own models, by its index.
+    pub fn spec_checker(&self) -> Option<usize> {
+        let checker = self.spec_checker.as_ref()?;
+        self.members.iter().position(|m| m.name == *checker)
+    }
+
     pub fn members(&self) -> &[Member<P>] {
         &self.members
     }
@@ -289,7 +302,8 @@ impl<P> Chain<P> {
     }
 
     /// How long the enforced plugins may take together when every call takes as long as `longest`
-    /// says: mutating stages one after the other, the validating phase once, second calls included.
+    /// says: mutating stages one after the other, the check of the final spec and the validating phase once,
+    /// second calls included.
     pub fn worst_case(&self, longest: impl Fn(&Member<P>) -> Duration) -> Duration {
         let enforced = |m: &&Member<P>, phase| m.mode == Mode::Enforce && m.phases.contains(phase);
         let slowest = |members: &[Member<P>], phase: Phase| {
@@ -304,8 +318,10 @@ impl<P> Chain<P> {
             .members
             .iter()
             .filter(|m| enforced(m, Phase::Mutating) && m.reinvocation == Reinvocation::IfNeeded);
+        let checker = self.spec_checker().map(|index| &self.members[index]);
         stages.sum::<Duration>()
             + reinvoked.map(&longest).sum::<Duration>()
+            + checker.map(&longest).unwrap_or_default()
             + slowest(&self.members, Phase::Validating)
     }
 }

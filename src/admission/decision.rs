@@ -32,6 +32,24 @@ pub struct Part {
     pub fired: Vec<Rule>,
 }
 
+impl Part {
+    /// A part of which nothing but its result is known.
+    pub fn new(member: usize, plugin: &Arc<str>, phase: Phase, result: PartResult) -> Self {
+        Self {
+            member,
+            plugin: Arc::clone(plugin),
+            phase,
+            reinvoked: false,
+            took: Duration::ZERO,
+            result,
+            patch: Vec::new(),
+            warnings: Vec::new(),
+            annotations: Vec::new(),
+            fired: Vec::new(),
+        }
+    }
+}
+
 #[derive(Clone, Debug)]
 pub enum PartResult {
     Allowed,

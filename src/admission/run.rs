@@ -19,6 +19,9 @@ use super::revision::Revision;
 use super::schema::Fit;
 use super::verdict::{Call, Fault, FaultKind, Outcome, Phase, Verdict};
 use super::{patch, protected};
+use check::{Changed, Checking};
+
+mod check;
 
 /// A review on its way. Begin with [`Run::new`], then [`Run::next_round`] and [`Run::feed`] in turn.
 pub struct Run<'c, P> {
@@ -32,6 +35,9 @@ pub struct Run<'c, P> {
     left: Vec<Option<Arc<Revision>>>,
     /// The models that the original spec fits, looked for when a plugin first changes something.
     fit: OnceCell<Option<Fit>>,
+    /// Each change of the spec, for the check of the final one.
+    changed: Vec<Changed>,
+    checking: Checking,
 }
 
 /// Where a run stands.
@@ -41,6 +47,8 @@ enum Step {
     Mutating(usize),
     /// The member of this index is the next to be looked at for a second call.
     Reinvoking(usize),
+    /// The final spec is next to be held against dstack's own models.
+    Checking,
     Validating,
     Done,
 }
@@ -55,8 +63,18 @@ pub struct Round<'c, P> {
 /// One call to make: whom to ask, and what.
 pub struct Ask<'c, P> {
     pub member: &'c Member<P>,
+    pub question: Question,
     pub call: Call,
     index: usize,
+}
+
+/// What a plugin is asked about the spec of a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Question {
+    /// What it says of it.
+    Verdict,
+    /// What dstack's own models refuse of it: one denial for each error.
+    SpecCheck,
 }
 
 /// What came of one call.
@@ -97,6 +115,8 @@ impl<'c, P> Run<'c, P> {
             parts: Vec::new(),
             left,
             fit: OnceCell::new(),
+            changed: Vec::new(),
+            checking: Checking::Final,
         }
     }
 
@@ -138,9 +158,10 @@ impl<'c, P> Run<'c, P> {
                     )
                 }
                 Step::Reinvoking(_) => {
-                    self.step = Step::Validating;
+                    self.step = Step::Checking;
                     continue;
                 }
+                Step::Checking => (Round::of_check(self.check_round()), Step::Validating),
                 Step::Validating => {
                     let asks = self.asks(0..self.chain.members().len(), Phase::Validating);
                     (
@@ -164,6 +185,11 @@ impl<'c, P> Run<'c, P> {
     /// Takes in what came of a round: one reply for each ask, in the order of the asks. A plugin
     /// without a reply has failed.
     pub fn feed(&mut self, round: &Round<'c, P>, replies: Vec<Reply>) {
+        if round.is_check() {
+            let missing = round.asks.len().saturating_sub(replies.len());
+            let missing = std::iter::repeat_with(no_reply).take(missing);
+            return self.feed_check(round, replies.into_iter().chain(missing).collect());
+        }
         let reinvoked = matches!(round.step, Step::Reinvoking(_));
         let mut changes: Vec<Change> = Vec::new();
 
@@ -171,16 +197,9 @@ impl<'c, P> Run<'c, P> {
         for (ask, reply) in round.asks.iter().zip(replies) {
             let member = ask.member;
             let mut part = Part {
-                member: ask.index,
-                plugin: Arc::clone(&member.name),
-                phase: ask.call.phase,
                 reinvoked,
                 took: reply.took,
-                result: PartResult::Allowed,
-                patch: Vec::new(),
-                warnings: Vec::new(),
-                annotations: Vec::new(),
-                fired: Vec::new(),
+                ..Part::new(ask.index, &member.name, ask.call.phase, PartResult::Allowed)
             };
             match reply.outcome {
                 Outcome::Skipped(condition) => part.result = PartResult::Skipped(condition),
@@ -212,13 +231,25 @@ impl<'c, P> Run<'c, P> {
         }
 
         if round.step != Step::Validating {
+            let (before, parts) = (
+                Arc::clone(&self.spec),
+                changes.iter().map(|c| c.part).collect(),
+            );
             self.take_changes(changes, round.on_conflict);
+            if !Arc::ptr_eq(&before, &self.spec) {
+                self.changed.push(Changed {
+                    parts,
+                    parts_until: self.parts.len(),
+                    before,
+                    following: self.step,
+                });
+            }
             for ask in &round.asks {
                 self.left[ask.index] = Some(Arc::clone(&self.spec));
             }
             // A denial in the mutating phase ends the chain there.
             if self.mode == Mode::Enforce && self.parts.iter().any(|part| part.result.denies()) {
-                self.step = Step::Done;
+                self.step = self.after_denial();
             }
         }
     }
@@ -246,9 +277,11 @@ impl<'c, P> Run<'c, P> {
             }
             match self.chain.exemption(member, &self.review) {
                 None => asks.push(self.ask(index, phase)),
-                Some(exemption) => self
-                    .parts
-                    .push(exempt(index, member, phase, &exemption.reason)),
+                Some(exemption) => {
+                    let result = PartResult::Exempt(Arc::clone(&exemption.reason));
+                    self.parts
+                        .push(Part::new(index, &member.name, phase, result));
+                }
             }
         }
         asks
@@ -262,6 +295,7 @@ impl<'c, P> Run<'c, P> {
         };
         Ask {
             member: &self.chain.members()[index],
+            question: Question::Verdict,
             call,
             index,
         }
@@ -398,21 +432,6 @@ fn failed<P>(member: &Member<P>, fault: Fault) -> PartResult {
     match member.failure_policy {
         FailurePolicy::Fail => PartResult::Failed(fault),
         FailurePolicy::Ignore => PartResult::FailedOpen(fault),
-    }
-}
-
-fn exempt<P>(index: usize, member: &Member<P>, phase: Phase, reason: &Arc<str>) -> Part {
-    Part {
-        member: index,
-        plugin: Arc::clone(&member.name),
-        phase,
-        reinvoked: false,
-        took: Duration::ZERO,
-        result: PartResult::Exempt(Arc::clone(reason)),
-        patch: Vec::new(),
-        warnings: Vec::new(),
-        annotations: Vec::new(),
-        fired: Vec::new(),
     }
 }
 

@@ -24,6 +24,7 @@ pub fn run(config: Option<&Path>) -> anyhow::Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
+    let _progress = workers::show_progress()?;
     let pools = workers::pools(&Metrics::new()?);
     let loaded = runtime.block_on(async {
         let loaded = workers::start(&settings.chain, &pools).await;

@@ -12,7 +12,7 @@ use super::load::{fingerprint, load};
 use super::workers;
 use crate::admission::schema::SpecSchemas;
 use crate::config::resolve::Settings;
-use crate::plugins::python::Pools;
+use crate::plugins::python::{Pools, remove_unused_environments};
 use crate::server::Shared;
 
 /// Files are looked at this often, by content: a watch on a file misses the symlink swaps of
@@ -103,9 +103,10 @@ impl Watch {
         workers::start(&settings.chain, &self.pools)
             .await
             .map_err(|why| why.to_string())?;
-        let inputs = settings.inputs.clone();
+        let (inputs, state_dir) = (settings.inputs.clone(), settings.state_dir.clone());
         let shared = Arc::clone(shared);
         blocking(move || put_in_force(settings, &shared)).await?;
+        remove_unused_environments(&state_dir).await;
         Ok(inputs)
     }
 }

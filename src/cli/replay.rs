@@ -56,6 +56,7 @@ pub fn run(arguments: &ReplayArguments) -> anyhow::Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?;
+    let _progress = workers::show_progress()?;
     let pools = workers::pools(&Metrics::new()?);
     if let Err(why) = runtime.block_on(workers::start(&settings.chain, &pools)) {
         return Ok(not_loaded(&why)?);

@@ -19,6 +19,7 @@ use crate::certs::Made;
 use crate::config::resolve::Settings;
 use crate::observe::logs;
 use crate::observe::metrics::Metrics;
+use crate::plugins::python::remove_unused_environments;
 use crate::server::{Server, Shared};
 
 /// Serves until a signal ends it.
@@ -74,6 +75,7 @@ async fn serve(
     if let Err(why) = started {
         return Ok(not_loaded(&why)?);
     }
+    let state_dir = settings.state_dir.clone();
     let in_force = go_live(settings, &metrics)?;
     metrics.loaded(&in_force.live.hash, SystemTime::now());
     announce(&server, host.as_ref(), &in_force).context("standard output")?;
@@ -92,6 +94,7 @@ async fn serve(
         bound,
     };
     let shared = Arc::new(Shared::new(in_force.live, metrics, limits));
+    tokio::spawn(async move { remove_unused_environments(&state_dir).await });
     let reloading = tokio::spawn(watch.run(Arc::clone(&shared), hangup));
 
     let stop = CancellationToken::new();

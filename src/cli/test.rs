@@ -12,7 +12,7 @@ mod rewrite;
 mod source;
 mod suite;
 mod update;
-mod yaml;
+pub(super) mod yaml;
 
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
@@ -70,6 +70,7 @@ pub fn run(arguments: &TestArguments) -> anyhow::Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
+    let _progress = workers::show_progress()?;
     let pools = workers::pools(&Metrics::new()?);
     for chain in chains(&selected) {
         let started = workers::start(chain.engine.chain(), &pools);

@@ -7,6 +7,7 @@ use futures_util::future::join_all;
 
 use crate::admission::chain::Chain;
 use crate::config::suggest::nearest;
+use crate::observe::logs::{self, Format, Log, LogError};
 use crate::observe::metrics::Metrics;
 use crate::plugins::python::{Meters, Pools, Python, StartError, Started};
 use crate::plugins::{Backend, Plugin};
@@ -31,6 +32,12 @@ pub(super) fn pools(metrics: &Metrics) -> Pools {
         start_seconds: vectors.start_seconds.clone(),
         memory: vectors.memory.clone(),
     })
+}
+
+/// Shows on standard error how environments are made, which takes long, for commands that log nothing else.
+pub(super) fn show_progress() -> Result<Log, LogError> {
+    let filter = "off,dstack_admission::plugins::python::environment=info";
+    logs::start(Format::Text, filter)
 }
 
 /// Gives each Python plugin of a chain its workers and waits until all are ready. Says in the log what

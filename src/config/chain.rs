@@ -54,6 +54,7 @@ pub(super) fn resolve(
         state_dir: std::path::absolute(state_dir).unwrap_or_else(|_| state_dir.to_owned()),
         remote,
         names: Vec::new(),
+        spec_checker: None,
         forward_headers: Vec::new(),
         left_out: Vec::new(),
     };
@@ -81,6 +82,9 @@ pub(super) fn resolve(
             }
         }
     }
+    if let Some(checker) = build.spec_checker.take() {
+        chain.check_final_specs(checker);
+    }
     for (index, entry) in exemptions.iter().enumerate() {
         if let Some(exemption) = build.exemption(entry, &item("exemptions", index), now) {
             chain.exempt(exemption);
@@ -98,6 +102,8 @@ pub(super) struct Build<'n> {
     pub(super) state_dir: PathBuf,
     remote: Remote,
     names: Vec<String>,
+    /// The plugin with `specCheck`.
+    pub(super) spec_checker: Option<Arc<str>>,
     pub(super) forward_headers: Vec<String>,
     left_out: Vec<String>,
 }
@@ -295,7 +301,9 @@ impl Build<'_> {
             return Some((Backend::BuiltIn(built_in), phases));
         }
         if let Some(python) = &entry.python {
-            let settings = self.python(python, entry.name.as_deref(), &member(path, "python"))?;
+            let at = member(path, "python");
+            self.spec_check(entry, python, &at);
+            let settings = self.python(python, entry.name.as_deref(), &at)?;
             return Some((Backend::Python(Python::new(settings)), phases));
         }
         None

@@ -255,4 +255,14 @@ pub struct Python {
     /// Packages that are installed into an environment under `stateDir`, as pip takes them.
     #[serde(default)]
     pub install: Vec<String>,
+    /// What the workers hold every final spec against that any plugin of the chain changed.
+    pub spec_check: Option<SpecCheck>,
+}
+
+/// Models that a final spec is held against.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum SpecCheck {
+    /// Those of the dstack that is installed beside the plugin.
+    Dstack,
 }

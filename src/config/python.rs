@@ -7,11 +7,11 @@ use std::path::{Path, PathBuf};
 use super::chain::Build;
 use super::defaults;
 use super::places::{item, member};
-use super::plugin::Python;
+use super::plugin::{Mode, PluginEntry, Python};
 use crate::plugins::python::{Requirement, Settings};
 
 /// What is looked for on `PATH` where no interpreter is given.
-const INTERPRETER: &str = "python3";
+pub const INTERPRETER: &str = "python3";
 
 impl Build<'_> {
     /// The settings of a dstack plugin in Python. Notes all that is wrong with them.
@@ -53,6 +53,23 @@ impl Build<'_> {
             memory_limit: python.memory_limit.map(|limit| limit.0),
             state_dir: self.state_dir.clone(),
         })
+    }
+
+    /// Whose workers check the final specs, for which one plugin is enough.
+    pub(super) fn spec_check(&mut self, entry: &PluginEntry, python: &Python, path: &str) {
+        let (Some(_), Some(name)) = (python.spec_check, &entry.name) else {
+            return;
+        };
+        let place = member(path, "specCheck");
+        if entry.mode == Some(Mode::Monitor) {
+            let message = "a monitored plugin denies nothing; give it to an enforced one";
+            self.notes.problem(place, message);
+        } else if let Some(other) = &self.spec_checker {
+            let message = format!("`{other}` checks the final specs already, and one is enough");
+            self.notes.problem(place, message);
+        } else {
+            self.spec_checker = Some(name.as_str().into());
+        }
     }
 
     /// The lines of a requirements file, paths made absolute.
@@ -103,7 +120,10 @@ fn requirement(line: &str) -> Result<Requirement, String> {
 
 /// The absolute path of an interpreter: a mere name is looked for on `PATH`. Links are kept, since by
 /// its own path an interpreter knows the environment that it belongs to.
-fn interpreter(given: &Path) -> Result<PathBuf, String> {
+///
+/// # Errors
+/// In words, when there is none.
+pub fn interpreter(given: &Path) -> Result<PathBuf, String> {
     let shown = given.display();
     if given.components().count() > 1 || given.is_absolute() {
         return match is_executable(given) {
@@ -155,6 +175,45 @@ mod tests {
     fn what_is_wrong_stands_at_its_place(#[case] section: &str, #[case] expected: &[&str]) {
         let at = |line: &&str| format!("a.yaml:4: plugins[0].python.{line}");
         assert_eq!(said(section), Vec::from_iter(expected.iter().map(at)));
+    }
+
+    #[rstest]
+    #[case::one(
+        "{name: a, python: {plugin: a, interpreter: /bin/sh, specCheck: dstack}}, {name: b, python: {plugin: b, interpreter: /bin/sh}}",
+        None
+    )]
+    #[case::two(
+        "{name: a, python: {plugin: a, interpreter: /bin/sh, specCheck: dstack}}, {name: b, python: {plugin: b, interpreter: /bin/sh, specCheck: dstack}}",
+        Some("plugins[1].python.specCheck: `a` checks the final specs already, and one is enough")
+    )]
+    #[case::monitored(
+        "{name: a, mode: monitor, python: {plugin: a, interpreter: /bin/sh, specCheck: dstack}}",
+        Some(
+            "plugins[0].python.specCheck: a monitored plugin denies nothing; give it to an enforced one"
+        )
+    )]
+    fn one_enforced_plugin_checks_the_final_specs(
+        #[case] plugins: &str,
+        #[case] problem: Option<&str>,
+    ) {
+        let expected = match problem {
+            None => Ok(Some(0)),
+            Some(problem) => Err(vec![format!("a.yaml:4: {problem}")]),
+        };
+        assert_eq!(resolved(plugins), expected);
+    }
+
+    /// The index of the plugin that checks final specs, or what is wrong.
+    fn resolved(plugins: &str) -> Result<Option<usize>, Vec<String>> {
+        let text = format!(
+            "apiVersion: dstack-admission/v1\nkind: AdmissionConfiguration\ntls: off\n\
+             plugins: [{plugins}]\n"
+        );
+        let parsed = config::parse(&text, "a.yaml");
+        let resolved = parsed.then(|loaded| resolve(loaded, SystemTime::UNIX_EPOCH));
+        resolved
+            .map(|settings| settings.chain.spec_checker())
+            .map_err(|problems| problems.iter().map(ToString::to_string).collect())
     }
 
     #[rstest]

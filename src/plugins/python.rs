@@ -10,26 +10,28 @@ mod meters;
 mod output;
 mod pool;
 mod process;
+mod store;
 mod transfer;
 mod worker;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::admission::review::Kind;
 use crate::admission::text;
 use crate::admission::verdict::{Budget, Call, Denial, Fault, FaultKind, Verdict};
 pub use environment::Requirement;
+use frames::SpecError;
 use frames::{Answer, Failure, Reason, Refusal};
-pub use frames::{EntryPoint, Ready, SpecError};
+pub use frames::{EntryPoint, Ready};
 pub use meters::Meters;
 use meters::PluginMeters;
 use pool::Pool;
 use process::Launch;
+use store::InUse;
 
 /// How long workers have to end when this process does.
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);
@@ -61,6 +63,8 @@ pub struct Settings {
 pub struct Python {
     settings: Settings,
     pool: OnceLock<Arc<Pool>>,
+    /// The environment that was made for it.
+    environment: OnceLock<InUse>,
 }
 
 /// Why a plugin's workers did not start.
@@ -99,6 +103,7 @@ impl Python {
         Self {
             settings,
             pool: OnceLock::new(),
+            environment: OnceLock::new(),
         }
     }
 
@@ -133,20 +138,21 @@ impl Python {
         }
     }
 
-    /// Has a worker hold the text of a spec against dstack's own models. Returns what these refuse.
+    /// Has a worker hold the spec against dstack's own models. Each thing that these refuse is a denial.
+    /// Whoever calls drops this at the end of the budget, which kills the worker.
     ///
     /// # Errors
     /// When no worker answers.
-    pub async fn check(
-        &self,
-        kind: Kind,
-        spec: &[u8],
-        budget: Budget,
-    ) -> Result<Vec<SpecError>, Fault> {
-        let request = |id| frames::check(id, kind, spec);
+    pub async fn check(&self, call: &Call, budget: Budget) -> Result<Verdict, Fault> {
+        let kind = call.review.kind;
+        let spec = text::render(&call.review.spec, &call.spec);
+        let request = |id| frames::check(id, kind, &spec);
         match self.pool()?.ask(budget, request).await? {
-            Answer::Valid => Ok(Vec::new()),
-            Answer::Invalid(errors) => Ok(errors),
+            Answer::Valid => Ok(Verdict::default()),
+            Answer::Invalid(errors) => Ok(Verdict {
+                denials: errors.iter().map(SpecError::denial).collect(),
+                ..Verdict::default()
+            }),
             Answer::Failed(failure) => Err(failure.into()),
             Answer::Unchanged | Answer::Changed { .. } | Answer::Denied(_) => {
                 Err(another_question())
@@ -157,6 +163,15 @@ impl Python {
     fn pool(&self) -> Result<&Pool, Fault> {
         let pool = self.pool.get().map(Arc::as_ref);
         pool.ok_or_else(|| Fault::new(FaultKind::Crash, "its workers were not started"))
+    }
+}
+
+impl SpecError {
+    fn denial(&self) -> Denial {
+        Denial {
+            message: self.to_string(),
+            reason: None,
+        }
     }
 }
 
@@ -172,6 +187,17 @@ impl From<Failure> for Fault {
             message: failure.message,
             detail: failure.detail,
         }
+    }
+}
+
+/// Removes the environments under a state directory that no process uses and none used for a week.
+pub async fn remove_unused_environments(state_dir: &Path) {
+    let root = environment::root(state_dir);
+    let removed =
+        tokio::task::spawn_blocking(move || store::remove_unused(&root, SystemTime::now()));
+    for environment in removed.await.unwrap_or_default() {
+        let environment = environment.display();
+        tracing::info!(%environment, "removed an environment that nobody used for a week");
     }
 }
 
@@ -219,9 +245,11 @@ impl Pools {
             [] => settings.interpreter.clone(),
             install => {
                 let (state_dir, interpreter) = (&settings.state_dir, &settings.interpreter);
-                environment::ready(&settings.name, state_dir, interpreter, install)
-                    .await
-                    .map_err(StartError::new)?
+                let ready =
+                    environment::ready(&settings.name, state_dir, interpreter, install).await;
+                let (interpreter, in_use) = ready.map_err(StartError::new)?;
+                let _ = python.environment.set(in_use);
+                interpreter
             }
         };
         let running = self.of(settings, &interpreter);

@@ -113,9 +113,9 @@ def test_wrong_credentials_are_found_here_and_there(
 def test_a_misspelt_plugin_is_named(
     sidecar: Sidecar, announced: dict[str, str], tmp_path: Path, start: Callable[[Process], Process]
 ) -> None:
-    server = DstackServer("0.22.5", tmp_path / "server")
+    server = DstackServer("0.22.5", tmp_path / "server", plugins=("rest-plugin",))
     start(server)
-    server.serve(announced, plugins=["rest-plugin"])
+    server.serve(announced)
     sidecar.serve([CANARY])
     found = diagnosis(sidecar, {}, *through(server, tmp_path))
 

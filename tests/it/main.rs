@@ -19,6 +19,7 @@ mod failure;
 mod fan_out;
 mod healthcheck;
 mod install;
+mod migrate;
 mod patience;
 mod python;
 mod records;

@@ -1,5 +1,6 @@
 //! The rules of the chain, by feeding runs by hand: no runtime, no clock.
 
+mod check;
 mod monitored;
 mod properties;
 mod reinvocation;

@@ -7,7 +7,7 @@
 
 use std::env;
 use std::ffi::{OsStr, OsString};
-use std::fs::{self, File};
+use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -21,13 +21,12 @@ use tokio::process::Command;
 use super::host::make;
 use super::output::Lines;
 use super::process::Group;
+use super::store::{self, Found, InUse, ToBeMade};
 
 /// How long one program may take that makes an environment.
 const LIMIT: Duration = Duration::from_secs(600);
 /// The lines that are kept to tell why it failed.
 const KEPT: usize = 20;
-/// The file that says that an environment is whole. It holds the requirements.
-const COMPLETE: &str = "dstack-admission-complete";
 
 /// What installers need of this process's environment: where packages come from, and the way there.
 const INHERITED: [&str; 13] = [
@@ -55,7 +54,13 @@ pub struct Requirement {
     pub file: Option<PathBuf>,
 }
 
-/// The interpreter of an environment with these requirements, which is made if it is not there.
+/// Where the environments are, under a state directory.
+pub(super) fn root(state_dir: &Path) -> PathBuf {
+    state_dir.join("python/environments")
+}
+
+/// The interpreter of an environment with these requirements, which is made if it is not there. It stays
+/// for as long as what is returned beside does.
 ///
 /// # Errors
 /// In words, with the last lines of what failed.
@@ -64,46 +69,33 @@ pub(super) async fn ready(
     state_dir: &Path,
     interpreter: &Path,
     requirements: &[Requirement],
-) -> Result<PathBuf, String> {
+) -> Result<(PathBuf, InUse), String> {
     let version = version(interpreter).await?;
-    let environments = state_dir.join("python/environments");
-    let (owned, root) = (requirements.to_vec(), environments.clone());
-    let prepared = tokio::task::spawn_blocking(move || {
+    let (owned, root) = (requirements.to_vec(), root(state_dir));
+    let taken = tokio::task::spawn_blocking(move || {
         make(&root)?;
         let directory = root.join(digest(&version, &owned)?);
-        let lock = lock(&directory)?;
-        Ok((directory, lock))
+        Ok((store::take(&directory)?, directory))
     });
-    let prepared = prepared
-        .await
-        .unwrap_or_else(|panic| Err(panic.to_string()));
-    let (directory, _lock) = prepared?;
+    let taken = taken.await.unwrap_or_else(|panic| Err(panic.to_string()));
+    let (found, directory) = taken?;
     let own = directory.join("bin/python");
-    if directory.exists() {
-        tracing::info!(%plugin, environment = %directory.display(), "the environment is there already");
-        return Ok(own);
-    }
+    let place = match found {
+        Found::Whole(in_use) => {
+            let environment = directory.display();
+            // Progress is what is logged of this module itself.
+            tracing::info!(target: "dstack_admission::plugins::python", %plugin, %environment, "the environment is there already");
+            return Ok((own, in_use));
+        }
+        Found::Nothing(place) => place,
+    };
     let install = Install {
         plugin,
         interpreter,
         directory: &directory,
         requirements,
     };
-    install.run().await?;
-    Ok(own)
-}
-
-/// Takes the environment at `directory` for this process until the file is dropped, and clears away
-/// what another left half-made there.
-fn lock(directory: &Path) -> Result<File, String> {
-    let at = |path: &Path, e: io::Error| format!("{}: {e}", path.display());
-    let path = directory.with_extension("lock");
-    let lock = File::create(&path).and_then(|file| file.lock().map(|()| file));
-    let lock = lock.map_err(|e| at(&path, e))?;
-    if directory.exists() && !directory.join(COMPLETE).is_file() {
-        fs::remove_dir_all(directory).map_err(|e| at(directory, e))?;
-    }
-    Ok(lock)
+    Ok((own, install.run(place).await?))
 }
 
 struct Install<'i> {
@@ -114,7 +106,7 @@ struct Install<'i> {
 }
 
 impl Install<'_> {
-    async fn run(&self) -> Result<(), String> {
+    async fn run(&self, place: ToBeMade) -> Result<InUse, String> {
         let plugin = self.plugin;
         let environment = self.directory.display();
         tracing::info!(%plugin, %environment, "making an environment");
@@ -136,10 +128,9 @@ impl Install<'_> {
                 }
             }
         }
-        let complete = self.directory.join(COMPLETE);
-        fs::rename(&list, &complete).map_err(|e| at(&complete, e))?;
+        let in_use = place.made(&list)?;
         tracing::info!(%plugin, %environment, "the environment is made");
-        Ok(())
+        Ok(in_use)
     }
 
     async fn with_uv(&self, uv: &Path, list: &Path) -> Result<(), String> {
@@ -361,19 +352,5 @@ mod tests {
         assert_ne!(digest("3.11", &wheel).unwrap(), first);
         fs::remove_file(&file).unwrap();
         assert!(digest("3.11", &wheel).unwrap_err().contains("a.whl"));
-    }
-
-    #[test]
-    fn what_is_half_made_is_cleared_away_and_what_is_whole_stays() {
-        let root = tempfile::tempdir().unwrap();
-        for (name, whole) in [("half", false), ("whole", true)] {
-            let directory = root.path().join(name);
-            fs::create_dir(&directory).unwrap();
-            if whole {
-                fs::write(directory.join(COMPLETE), "").unwrap();
-            }
-            let _lock = lock(&directory).unwrap();
-            assert_eq!(directory.exists(), whole, "{name}");
-        }
     }
 }

@@ -128,14 +128,17 @@ pub(super) enum Reason {
 /// What dstack's own models do not take.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct SpecError {
-    /// The field, as `configuration.max_price`.
+    /// The field, as `configuration.max_price`. Empty for the spec as a whole.
     pub path: String,
     pub message: String,
 }
 
 impl fmt::Display for SpecError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.path, self.message)
+        match self.path.as_str() {
+            "" => f.write_str(&self.message),
+            path => write!(f, "{path}: {}", self.message),
+        }
     }
 }
 

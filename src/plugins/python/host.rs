@@ -60,7 +60,10 @@ pub(super) fn make(directory: &Path) -> Result<(), String> {
         .recursive(true)
         .mode(0o700)
         .create(directory);
-    made.map_err(|e| format!("{}: {e}", directory.display()))
+    made.map_err(|e| {
+        let directory = directory.display();
+        format!("{directory}: {e}; set `stateDir` to a directory that this user can write")
+    })
 }
 
 /// A folder's name that stands for one plugin's name alone.

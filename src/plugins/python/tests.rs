@@ -15,7 +15,7 @@ use tempfile::TempDir;
 
 use super::process::Launch;
 use super::*;
-use crate::admission::review::{Review, Spec};
+use crate::admission::review::{Kind, Review, Spec};
 use crate::admission::revision::Revision;
 use crate::admission::verdict::Phase;
 
@@ -228,10 +228,10 @@ async fn a_plugin_that_fails_is_a_fault_and_its_worker_goes_on(
 #[tokio::test]
 async fn a_spec_is_held_against_the_models_of_the_worker() {
     let fixture = Fixture::start("good").await;
-    let check = |spec: &'static [u8]| fixture.python.check(Kind::Run, spec, BUDGET);
-    let errors = check(br#"{"do": "invalid"}"#).await.unwrap();
-    assert_eq!(errors[0].to_string(), "a.b: wrong");
-    let fault = check(br#"{"do": "pid"}"#).await.unwrap_err();
+    let check = async |spec| fixture.python.check(&call(spec), BUDGET).await;
+    let verdict = check(json!({"do": "invalid"})).await.unwrap();
+    assert_eq!(verdict.denials[0].message, "a.b: wrong");
+    let fault = check(json!({"do": "pid"})).await.unwrap_err();
     assert_eq!(fault.kind, FaultKind::Undecodable);
 }
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -95,25 +95,33 @@ class Answer:
 class DstackServer(Process):
     """One running dstack server of one version."""
 
-    def __init__(self, version: str, directory: Path):
+    def __init__(
+        self, version: str, directory: Path, plugins: tuple[str, ...] = ("rest_plugin",), python: Path | None = None
+    ):
+        """`plugins` are those that its configuration enables; `python` is one that has more than this dstack."""
         super().__init__(f"dstack-{version}", directory)
         self.version = version
+        self.plugins = plugins
+        self.python = python
         self.port = free_port()
         self.url = f"http://{LOOPBACK}:{self.port}"
         self.home = directory / "home"
         self.netrc = directory / "netrc"
         self.token = uuid.uuid4().hex
 
-    def serve(self, announced: Mapping[str, str], plugins: Sequence[str] = ("rest_plugin",)) -> None:
-        """Starts the server with the variables that the sidecar announced, and with these plugins enabled."""
+    def serve(self, announced: Mapping[str, str]) -> None:
+        """Starts the server with the variables that the sidecar announced."""
         environments.ensure(f"dstack-{self.version}")
         state = self.home / ".dstack" / "server"
         state.mkdir(parents=True, exist_ok=True)
-        configuration = {**SERVER_CONFIGURATION, "plugins": list(plugins)}
+        configuration = SERVER_CONFIGURATION | {"plugins": list(self.plugins)}
         (state / "config.yml").write_text(yaml.safe_dump(configuration, sort_keys=False))
         self.credentials(None)
         self.start(
-            [self.executable("dstack"), "server", "--host", LOOPBACK, "--port", str(self.port), "-y"],
+            [
+                *([self.python, "-m", "dstack._internal.cli.main"] if self.python else [self.executable("dstack")]),
+                *("server", "--host", LOOPBACK, "--port", str(self.port), "-y"),
+            ],
             minimal_environment(
                 HOME=str(self.home),
                 NETRC=str(self.netrc),

@@ -113,6 +113,18 @@ pub fn environment(directory: &Path) -> PathBuf {
     directory.join("bin/python3")
 }
 
+/// What `python3` really runs, which may itself need an environment that the sidecar has not.
+pub fn real_python() -> String {
+    let mut command = Command::new("python3");
+    let asked = command
+        .args(["-c", "import sys; print(sys.executable)"])
+        .output();
+    String::from_utf8(asked.expect("install python3").stdout)
+        .unwrap()
+        .trim()
+        .to_owned()
+}
+
 /// Makes wheels of the same in this directory: of dstack and of the plugin.
 pub fn wheels(directory: &Path) -> [PathBuf; 2] {
     let wheel = |name: &str, files: Files| {

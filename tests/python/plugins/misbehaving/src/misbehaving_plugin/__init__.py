@@ -189,6 +189,11 @@ def takes_memory(spec):
         hoard.append(bytearray(8 << 20))
 
 
+def leaks(spec):
+    hoard.append(b"x" * (8 << 20))
+    return spec
+
+
 def takes_memory_in_small_pieces(spec):
     while True:
         hoard.append([None] * 20)
