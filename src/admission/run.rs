@@ -11,8 +11,8 @@ use std::time::Duration;
 use json_patch::PatchOperation;
 use serde_json::Value;
 
-use super::chain::{Chain, FailurePolicy, Member, Mode, OnConflict, Reinvocation};
-use super::decision::{Decision, Part, PartResult};
+use super::chain::{Chain, Exemption, FailurePolicy, Member, Mode, OnConflict, Reinvocation};
+use super::decision::{self, Decision, Part, PartResult};
 use super::merge::{self, Contribution};
 use super::review::Review;
 use super::revision::Revision;
@@ -178,6 +178,8 @@ impl<'c, P> Run<'c, P> {
                 took: reply.took,
                 result: PartResult::Allowed,
                 patch: Vec::new(),
+                change: None,
+                exempt_until: None,
                 warnings: Vec::new(),
                 annotations: Vec::new(),
                 fired: Vec::new(),
@@ -199,7 +201,12 @@ impl<'c, P> Run<'c, P> {
                         part.annotations = verdict.annotations;
                         part.fired = verdict.fired;
                         if let Some(after) = change {
+                            let after = Arc::new(after);
                             part.patch = verdict.patch;
+                            part.change = Some(decision::Change {
+                                before: Arc::clone(ask.call.spec.value()),
+                                after: Arc::clone(&after),
+                            });
                             changes.push(Change {
                                 part: self.parts.len(),
                                 after,
@@ -246,9 +253,7 @@ impl<'c, P> Run<'c, P> {
             }
             match self.chain.exemption(member, &self.review) {
                 None => asks.push(self.ask(index, phase)),
-                Some(exemption) => self
-                    .parts
-                    .push(exempt(index, member, phase, &exemption.reason)),
+                Some(exemption) => self.parts.push(exempt(index, member, phase, exemption)),
             }
         }
         asks
@@ -345,7 +350,8 @@ impl<'c, P> Run<'c, P> {
         }
         let parts: Vec<usize> = changes.iter().map(|change| change.part).collect();
         let contribution = |change: Change| {
-            Contribution::new(&self.spec, &self.parts[change.part].patch, change.after)
+            let after = Arc::unwrap_or_clone(change.after);
+            Contribution::new(&self.spec, &self.parts[change.part].patch, after)
         };
         let contributions: Vec<_> = changes.into_iter().map(contribution).collect();
         if on_conflict == OnConflict::LastWins {
@@ -364,9 +370,7 @@ impl<'c, P> Run<'c, P> {
                     path: conflict.path,
                 };
                 match self.mode {
-                    Mode::Enforce => parts
-                        .iter()
-                        .for_each(|&part| self.parts[part].patch.clear()),
+                    Mode::Enforce => parts.iter().for_each(|&part| self.parts[part].drop_patch()),
                     // What is reported does not end the run, so those after see something.
                     Mode::Monitor => {
                         self.spec = Arc::new(
@@ -383,7 +387,7 @@ impl<'c, P> Run<'c, P> {
 /// What one part of a round makes of the spec.
 struct Change {
     part: usize,
-    after: Value,
+    after: Arc<Value>,
 }
 
 fn no_reply() -> Reply {
@@ -401,15 +405,17 @@ fn failed<P>(member: &Member<P>, fault: Fault) -> PartResult {
     }
 }
 
-fn exempt<P>(index: usize, member: &Member<P>, phase: Phase, reason: &Arc<str>) -> Part {
+fn exempt<P>(index: usize, member: &Member<P>, phase: Phase, exemption: &Exemption) -> Part {
     Part {
         member: index,
         plugin: Arc::clone(&member.name),
         phase,
         reinvoked: false,
         took: Duration::ZERO,
-        result: PartResult::Exempt(Arc::clone(reason)),
+        result: PartResult::Exempt(Arc::clone(&exemption.reason)),
         patch: Vec::new(),
+        change: None,
+        exempt_until: Some(exemption.expires),
         warnings: Vec::new(),
         annotations: Vec::new(),
         fired: Vec::new(),
