@@ -204,8 +204,8 @@ struct Redaction<'r> {
 
 impl<'r> Redaction<'r> {
     fn new(secrets: &'r Secrets, decision: &Decision, level: Level) -> Self {
-        let parts = &decision.parts;
-        let patched = || parts.iter().any(|part| !part.patch.is_empty());
+        let parts = || decision.parts.iter().any(|part| !part.patch.is_empty());
+        let patched = || !decision.patch.is_empty() || parts();
         let needed = level >= Level::Spec || level == Level::Patch && patched();
         let known = match needed {
             true => super::redaction::known(secrets, decision),

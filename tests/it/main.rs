@@ -11,11 +11,14 @@
 mod harness;
 
 mod chain;
+mod decisions;
 mod documents;
 mod examples;
+mod explain;
 mod failure;
 mod fan_out;
 mod install;
+mod leaks;
 mod patience;
 mod python;
 mod records;

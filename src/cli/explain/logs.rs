@@ -71,6 +71,9 @@ fn family(path: &Path) -> Vec<PathBuf> {
 /// Whether a file is what a log was rotated to: `audit.log.1`, `audit.log-20261001.gz` or
 /// `audit-2026-10-01T12-00-00.000.log.gz`.
 fn is_backup(log: &str, other: &str) -> bool {
+    if other == log {
+        return false;
+    }
     let other = other.strip_suffix(".gz").unwrap_or(other);
     let (stem, extension) = match log.rsplit_once('.') {
         Some((stem, extension)) => (stem, format!(".{extension}")),
@@ -88,7 +91,7 @@ fn is_backup(log: &str, other: &str) -> bool {
             && mark.contains(|c: char| c.is_ascii_digit())
             && mark.chars().all(is_mark)
     });
-    numbered || (whole && other == log)
+    numbered || whole
 }
 
 #[cfg(test)]
@@ -106,6 +109,7 @@ mod tests {
     #[case("audit-2026-10-01T12-00-00.000.log.gz", true)]
     #[case("audit.log.2026-10-01T12:00:00Z", true)]
     #[case("audit.log.gz", true)]
+    #[case("audit.log", false)]
     #[case("audit.log.tmp", false)]
     #[case("audit.log.1.tmp", false)]
     #[case("audit.log.lock", false)]

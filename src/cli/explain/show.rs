@@ -194,21 +194,21 @@ fn fields(out: &mut impl Write, event: &Event<'_>) -> io::Result<()> {
     }
     for field in changed {
         let by = match field.by.split_last() {
-            Some((last, [])) => format!("set by {last}"),
-            Some((last, before)) => format!("set by {last} after {}", before.join(", ")),
+            Some((last, [])) => format!("by {last}"),
+            Some((last, before)) => format!("by {last} after {}", before.join(", ")),
             None => continue,
         };
         let now = match &field.now {
-            Some(Some(value)) => format!(" {}", shown(value)),
-            Some(None) => " (taken away)".to_owned(),
-            None => String::new(),
+            Some(Some(value)) => format!("{}, set", shown(value)),
+            Some(None) => "taken away".to_owned(),
+            None => "set".to_owned(),
         };
         let was = match &field.was {
             Some(Some(value)) => format!("; was {}", shown(value)),
             Some(None) => "; was absent".to_owned(),
             None => String::new(),
         };
-        writeln!(out, "  {}{now}, {by}{was}", plain(&field.path))?;
+        writeln!(out, "  {} {now} {by}{was}", plain(&field.path))?;
     }
     Ok(())
 }
