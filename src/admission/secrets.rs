@@ -6,13 +6,16 @@
 //! it was written and is no secret. Names of members are never taken for secrets.
 
 mod known;
+mod path;
 mod places;
 pub mod shapes;
+mod write;
 
 use json_patch::PatchOperation;
 use serde_json::Value;
 
 pub use known::Known;
+pub use path::Path;
 use places::{Pattern, Place};
 
 /// What stands in place of a secret.
@@ -42,10 +45,10 @@ impl Secrets {
     /// it came also has in clear, or that is one of `clear`, is none.
     pub fn known(&self, came: &Value, became: Option<&Value>, clear: &[&str]) -> Known {
         let mut found = Found::default();
-        self.collect(Place::Plain, &mut String::new(), came, &mut found);
+        self.collect(Place::Plain, &Path::at(""), came, &mut found);
         let plain = std::mem::take(&mut found.plain);
         if let Some(became) = became {
-            self.collect(Place::Plain, &mut String::new(), became, &mut found);
+            self.collect(Place::Plain, &Path::at(""), became, &mut found);
         }
         let values = found.secret.iter().map(|value| &**value);
         Known::new(values, |value| {
@@ -78,87 +81,81 @@ impl Secrets {
     /// Redacts a value that stands at a JSON Pointer of a spec, and lists where.
     pub fn redact_at(&self, pointer: &str, value: &mut Value, known: &Known) -> Vec<String> {
         let mut found = Vec::new();
-        let mut path = pointer.to_owned();
-        self.redact_below(Place::of(pointer), &mut path, value, known, &mut found);
+        let path = Path::at(pointer);
+        self.redact_below(Place::of(pointer), &path, value, known, &mut found);
         found
     }
 
     fn redact_below(
         &self,
         place: Place,
-        path: &mut String,
+        path: &Path<'_>,
         value: &mut Value,
         known: &Known,
         found: &mut Vec<String>,
     ) {
-        let length = path.len();
         match value {
             Value::Object(members) => {
                 for (key, value) in members {
-                    step(path, key);
-                    self.redact_below(place.child(key), path, value, known, found);
-                    path.truncate(length);
+                    self.redact_below(place.child(key), &path.member(key), value, known, found);
                 }
             }
             Value::Array(elements) => {
                 for (index, value) in elements.iter_mut().enumerate() {
-                    let token = index.to_string();
-                    step(path, &token);
-                    self.redact_below(place.child(&token), path, value, known, found);
-                    path.truncate(length);
+                    self.redact_below(place.element(), &path.element(index), value, known, found);
                 }
             }
-            Value::String(text) => {
-                let redacted = match place {
-                    _ if self.is_secret(place, path) => {
-                        let harmless = text.is_empty() || text == REDACTED || is_reference(text);
-                        (!harmless).then(|| REDACTED.to_owned())
-                    }
-                    Place::RepoPath => without_password(text).or_else(|| known.redacted(text)),
-                    _ => without_credentials(text).or_else(|| known.redacted(text)),
-                };
-                if let Some(redacted) = redacted.filter(|redacted| redacted != text) {
-                    *text = known.redacted(&redacted).unwrap_or(redacted);
-                    found.push(path.clone());
+            leaf => {
+                if let Some(redacted) = self.leaf(place, path, leaf, known) {
+                    *leaf = Value::String(redacted);
+                    found.push(path.pointer());
                 }
             }
-            Value::Number(_) | Value::Bool(_) if self.is_secret(place, path) => {
-                // What a switch says is no secret, unless the configuration says so.
-                if value.is_number() || place != Place::Secret {
-                    *value = Value::String(REDACTED.to_owned());
-                    found.push(path.clone());
-                }
-            }
-            Value::Number(_) | Value::Bool(_) | Value::Null => {}
         }
     }
 
-    fn is_secret(&self, place: Place, path: &str) -> bool {
-        place == Place::Secret || self.places.iter().any(|pattern| pattern.covers(path))
+    /// What stands in place of a value that is neither map nor list, when it holds a secret.
+    fn leaf(&self, place: Place, path: &Path<'_>, value: &Value, known: &Known) -> Option<String> {
+        match value {
+            Value::String(text) => {
+                let redacted = match place {
+                    _ if self.is_secret(place, path) => {
+                        let harmless = text.is_empty() || is_reference(text);
+                        (!harmless).then(|| REDACTED.to_owned())
+                    }
+                    Place::RepoPath => without_password(text),
+                    _ => without_credentials(text),
+                };
+                let rest = known.redacted(redacted.as_deref().unwrap_or(text));
+                rest.or(redacted).filter(|redacted| redacted != text)
+            }
+            // What a switch says is no secret, unless the configuration says so.
+            Value::Number(_) | Value::Bool(_) if self.is_secret(place, path) => {
+                let is_one = value.is_number() || place != Place::Secret;
+                is_one.then(|| REDACTED.to_owned())
+            }
+            _ => None,
+        }
     }
 
-    fn collect<'v>(
-        &self,
-        place: Place,
-        path: &mut String,
-        value: &'v Value,
-        found: &mut Found<'v>,
-    ) {
-        let length = path.len();
+    fn is_secret(&self, place: Place, path: &Path<'_>) -> bool {
+        if place == Place::Secret || self.places.is_empty() {
+            return place == Place::Secret;
+        }
+        let pointer = path.pointer();
+        self.places.iter().any(|pattern| pattern.covers(&pointer))
+    }
+
+    fn collect<'v>(&self, place: Place, path: &Path<'_>, value: &'v Value, found: &mut Found<'v>) {
         match value {
             Value::Object(members) => {
                 for (key, value) in members {
-                    step(path, key);
-                    self.collect(place.child(key), path, value, found);
-                    path.truncate(length);
+                    self.collect(place.child(key), &path.member(key), value, found);
                 }
             }
             Value::Array(elements) => {
                 for (index, value) in elements.iter().enumerate() {
-                    let token = index.to_string();
-                    step(path, &token);
-                    self.collect(place.child(&token), path, value, found);
-                    path.truncate(length);
+                    self.collect(place.element(), &path.element(index), value, found);
                 }
             }
             Value::String(text) if self.is_secret(place, path) => {
@@ -204,15 +201,6 @@ pub fn redact(spec: &mut Value) -> Vec<String> {
 /// Redacts the values of a patch on a spec in place, likewise.
 pub fn redact_patch(patch: &mut [PatchOperation]) -> Vec<String> {
     Secrets::default().redact_patch(patch, &Known::default())
-}
-
-/// Goes one token down a JSON Pointer (RFC 6901).
-fn step(path: &mut String, token: &str) {
-    path.push('/');
-    match token.contains(['~', '/']) {
-        true => path.push_str(&token.replace('~', "~0").replace('/', "~1")),
-        false => path.push_str(token),
-    }
 }
 
 fn is_reference(text: &str) -> bool {
@@ -276,8 +264,12 @@ mod tests {
                 "image": "host/a@sha256:1",
             }
         });
+        let came = spec.clone();
         let found = redact(&mut spec);
         let text = spec.to_string();
+        let written = Secrets::default().redacted(&came, &Known::default());
+        let (written, places) = written.unwrap();
+        assert_eq!((written.get(), &places), (&*text, &found));
         assert!(!text.contains(canary), "{text}");
         assert!(
             text.contains("${{ secrets.hf }}")

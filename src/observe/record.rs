@@ -132,10 +132,12 @@ impl Record<'_> {
             .collect();
         let patch = redaction.patch(&decision.patch, level, &mut redacted);
         let spec = (level >= Level::Spec && self.stage == Stage::ResponseComplete).then(|| {
-            let mut spec = Value::clone(review.spec.value());
-            redacted.extend(redaction.secrets.redact(&mut spec, &redaction.known));
-            spec
+            let secrets = redaction.secrets;
+            let (spec, found) = secrets.redacted(review.spec.value(), &redaction.known)?;
+            redacted.extend(found);
+            Some(spec)
         });
+        let spec = spec.flatten();
         redacted.sort_unstable();
         redacted.dedup();
         Event {

@@ -54,7 +54,7 @@ impl Repeats {
                     Value::Object(members) if key == "configuration" => {
                         hash_configuration(members, &mut hasher);
                     }
-                    value => value.hash(&mut hasher),
+                    value => hash(value, &mut hasher),
                 }
             }
         }
@@ -85,7 +85,25 @@ fn hash_configuration(members: &Map<String, Value>, hasher: &mut impl Hasher) {
     };
     for (key, value) in members.iter().filter(|(key, value)| counts(key, value)) {
         key.hash(hasher);
-        value.hash(hasher);
+        hash(value, hasher);
+    }
+}
+
+/// In the order of the members, which dstack keeps between a plan and its apply.
+fn hash(value: &Value, hasher: &mut impl Hasher) {
+    match value {
+        Value::Object(members) => {
+            hasher.write_usize(members.len());
+            for (key, value) in members {
+                key.hash(hasher);
+                hash(value, hasher);
+            }
+        }
+        Value::Array(elements) => {
+            hasher.write_usize(elements.len());
+            elements.iter().for_each(|value| hash(value, hasher));
+        }
+        leaf => leaf.hash(hasher),
     }
 }
 

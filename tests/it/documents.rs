@@ -169,6 +169,6 @@ fn type_of(schema: &Value) -> String {
             let names: Vec<_> = kinds.iter().filter_map(Value::as_str).map(name).collect();
             names.join(" or ")
         }
-        kind => name(kind.as_str().unwrap_or_default()),
+        kind => name(kind.as_str().unwrap_or("any")),
     }
 }

@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use rstest::rstest;
 use serde_json::{Value, json};
 
-use crate::harness::sidecar::{body, post};
+use crate::harness::sidecar::{RUN, body, post};
 use crate::harness::{Fake, Home, Protocol, Sidecar, eventually, in_time};
 
 /// The marks of secrets: at a secret place, and in a text by its shape.
@@ -114,6 +114,26 @@ async fn rewriter() -> Fake {
         seen.patched(json!(operations))
     })
     .await
+}
+
+#[rstest]
+#[case::no_object(r#"{"user": "alice", "project": "main", "spec": "canary-4f9a"}"#)]
+#[case::no_name(r#"{"user": ["canary-4f9a"], "project": "main", "spec": {}}"#)]
+#[case::no_json(r#"{"user": "alice", "project": "main", "spec": {"env": "canary-4f9a""#)]
+#[case::bad_token(r#"{"user": "alice", "project": "main", "spec": {"env": canary-4f9a}}"#)]
+#[case::no_review(r#"["canary-4f9a"]"#)]
+#[tokio::test]
+async fn what_is_no_review_is_refused_without_its_words(#[case] body: &str) {
+    let log = json!({"format": "json", "level": "trace"});
+    let sidecar = Sidecar::start(json!({"tls": "off", "log": log})).await;
+    let answer = sidecar.post(RUN, body).await;
+    assert_eq!(answer.status, 400);
+    eventually("it is logged", async || {
+        sidecar.logged("request refused").is_some()
+    })
+    .await;
+    let said = format!("{}{:?}", answer.text(), sidecar.log());
+    assert!(!said.contains("canary"), "{said}");
 }
 
 /// A plugin that answers with nonsense full of secrets.

@@ -1,7 +1,7 @@
 //! The values that one spec shows to be secret, so that they are recognised wherever else they
 //! turn up: in what a plugin says, in what it writes to another place.
 
-use aho_corasick::{AhoCorasick, AhoCorasickKind, MatchKind};
+use memchr::memmem::Finder;
 
 use super::{REDACTED, shapes};
 
@@ -10,10 +10,10 @@ const SHORTEST: usize = 8;
 /// Bytes from which on a line of a secret is looked for by itself.
 const LINE: usize = 16;
 
-/// The secret values of one spec.
+/// The secret values of one spec, the longest first.
 #[derive(Clone, Debug, Default)]
 pub struct Known {
-    matcher: Option<AhoCorasick>,
+    values: Vec<Finder<'static>>,
 }
 
 impl Known {
@@ -31,17 +31,13 @@ impl Known {
                 needles.extend(lines.filter(|line| line.len() >= LINE && *line != value));
             }
         }
-        if needles.is_empty() {
-            return Self::default();
-        }
-        // It is built for one spec, so it has to be built quickly.
-        let builder = AhoCorasick::builder()
-            .kind(Some(AhoCorasickKind::NoncontiguousNFA))
-            .match_kind(MatchKind::LeftmostLongest)
-            .prefilter(false)
-            .build(needles);
+        needles.sort_unstable_by(|a, b| b.len().cmp(&a.len()).then(a.cmp(b)));
+        needles.dedup();
+        let finders = needles
+            .into_iter()
+            .map(|needle| Finder::new(needle).into_owned());
         Self {
-            matcher: builder.ok(),
+            values: finders.collect(),
         }
     }
 
@@ -61,15 +57,20 @@ impl Known {
     }
 
     fn without_values(&self, text: &str) -> Option<String> {
-        let matcher = self.matcher.as_ref()?;
-        if text.len() < SHORTEST || !matcher.is_match(text) {
-            return None;
+        let mut left: Option<String> = None;
+        for value in self
+            .values
+            .iter()
+            .filter(|value| value.needle().len() <= text.len())
+        {
+            let there = left.as_deref().unwrap_or(text);
+            // Needles are texts, so what is found begins and ends between characters.
+            if value.find(there.as_bytes()).is_some()
+                && let Ok(needle) = str::from_utf8(value.needle())
+            {
+                left = Some(there.replace(needle, REDACTED));
+            }
         }
-        let mut left = String::with_capacity(text.len());
-        matcher.replace_all_with(text, &mut left, |_, _, into| {
-            into.push_str(REDACTED);
-            true
-        });
-        Some(left)
+        left
     }
 }

@@ -36,6 +36,11 @@ impl Place {
         }
     }
 
+    /// The place of any element of a list.
+    pub(super) fn element(self) -> Self {
+        self.child("0")
+    }
+
     /// The place that a JSON Pointer leads to.
     pub(super) fn of(pointer: &str) -> Self {
         tokens(pointer).fold(Place::Plain, |place, token| {

@@ -1,6 +1,8 @@
 //! Which fields differ between two specs, so that a record tells where each value came from.
 
-use serde_json::Value;
+use serde_json::{Map, Value};
+
+use crate::admission::secrets::Path;
 
 /// One field that differs. What is absent on a side is `None`, which null is not.
 #[derive(Clone, Debug, PartialEq)]
@@ -15,38 +17,16 @@ pub(super) struct Difference<'v> {
 /// list is one field.
 pub(super) fn between<'v>(before: &'v Value, after: &'v Value) -> Vec<Difference<'v>> {
     let mut found = Vec::new();
-    walk(&mut String::new(), before, after, &mut found);
+    walk(&Path::at(""), before, after, &mut found);
     found
 }
 
-fn walk<'v>(
-    path: &mut String,
-    before: &'v Value,
-    after: &'v Value,
-    found: &mut Vec<Difference<'v>>,
-) {
-    let length = path.len();
+fn walk<'v>(path: &Path<'_>, before: &'v Value, after: &'v Value, found: &mut Vec<Difference<'v>>) {
     match (before, after) {
-        (Value::Object(was), Value::Object(now)) => {
-            for (key, old) in was {
-                step(path, key);
-                match now.get(key) {
-                    Some(new) => walk(path, old, new, found),
-                    None => found.push(difference(path, Some(old), None)),
-                }
-                path.truncate(length);
-            }
-            for (key, new) in now.iter().filter(|(key, _)| !was.contains_key(*key)) {
-                step(path, key);
-                found.push(difference(path, None, Some(new)));
-                path.truncate(length);
-            }
-        }
+        (Value::Object(was), Value::Object(now)) => members(path, was, now, found),
         (Value::Array(was), Value::Array(now)) if was.len() == now.len() => {
             for (index, (old, new)) in was.iter().zip(now).enumerate() {
-                step(path, &index.to_string());
-                walk(path, old, new, found);
-                path.truncate(length);
+                walk(&path.element(index), old, new, found);
             }
         }
         _ if before == after => {}
@@ -54,17 +34,40 @@ fn walk<'v>(
     }
 }
 
-fn difference<'v>(path: &str, was: Option<&'v Value>, now: Option<&'v Value>) -> Difference<'v> {
-    Difference {
-        path: path.to_owned(),
-        was,
-        now,
+fn members<'v>(
+    path: &Path<'_>,
+    was: &'v Map<String, Value>,
+    now: &'v Map<String, Value>,
+    found: &mut Vec<Difference<'v>>,
+) {
+    // Mostly a patch keeps the order of members, and then none has to be looked up.
+    let mut in_order = now.iter();
+    for (key, old) in was {
+        let path = path.member(key);
+        let next = in_order.next().filter(|(other, _)| *other == key);
+        match next.map(|(_, new)| new).or_else(|| now.get(key)) {
+            Some(new) => walk(&path, old, new, found),
+            None => found.push(difference(&path, Some(old), None)),
+        }
+    }
+    let mut in_order = was.keys();
+    for (key, new) in now {
+        if in_order.next() != Some(key) && !was.contains_key(key) {
+            found.push(difference(&path.member(key), None, Some(new)));
+        }
     }
 }
 
-fn step(path: &mut String, token: &str) {
-    path.push('/');
-    path.push_str(&token.replace('~', "~0").replace('/', "~1"));
+fn difference<'v>(
+    path: &Path<'_>,
+    was: Option<&'v Value>,
+    now: Option<&'v Value>,
+) -> Difference<'v> {
+    Difference {
+        path: path.pointer(),
+        was,
+        now,
+    }
 }
 
 #[cfg(test)]

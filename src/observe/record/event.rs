@@ -7,6 +7,7 @@ use json_patch::PatchOperation;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Serialize;
 use serde_json::Value;
+use serde_json::value::RawValue;
 
 /// One audit event of dstack-admission, after the shape of `audit.k8s.io/v1` Event: one line of JSON.
 #[derive(Serialize, JsonSchema)]
@@ -62,7 +63,7 @@ pub struct Event<'r> {
     /// The spec that came, its secrets redacted. At the level `Spec`, in the event of the decision.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "BTreeMap<String, Value>")]
-    pub spec: Option<Value>,
+    pub spec: Option<Box<RawValue>>,
     /// Plugins after whose second call the spec went on changing.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub unsettled: Vec<&'r str>,
