@@ -87,7 +87,7 @@ impl Record<'_> {
     pub fn log(&self) {
         let review = &self.decision.review;
         let (kind, user, project) = (review.kind.as_str(), &*review.user, &*review.project);
-        let name = review.name().unwrap_or_default();
+        let name = &*name(self.decision).unwrap_or_default();
         let took_ms = self.took.as_micros() as f64 / 1e3;
         let (decision, id) = (self.decision.as_str(), &*review.id);
         match self.stage {

@@ -19,6 +19,7 @@ mod failure;
 mod fan_out;
 mod install;
 mod leaks;
+mod levels;
 mod patience;
 mod python;
 mod records;

@@ -46,7 +46,10 @@ fn find(given: &[PathBuf]) -> Result<Vec<PathBuf>, String> {
 
 /// A log and its backups, the oldest first.
 fn family(path: &Path) -> Vec<PathBuf> {
-    let own = path.exists() || path == Path::new("-");
+    if path == Path::new("-") {
+        return vec![path.to_owned()];
+    }
+    let own = path.exists();
     let mut backups = Vec::new();
     let name = path.file_name().and_then(|name| name.to_str());
     let directory = match path.parent() {
