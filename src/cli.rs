@@ -4,10 +4,12 @@
 mod certs;
 mod check;
 mod doctor;
+mod explain;
 mod healthcheck;
 mod live;
 mod load;
 mod migrate;
+mod plain;
 mod policies;
 mod reload;
 mod replay;
@@ -21,7 +23,6 @@ mod workers;
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::SystemTime;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use regex::Regex;
@@ -61,6 +62,8 @@ enum Command {
     Certs(certs::Certs),
     /// Look from the dstack server's side at what lies between it and the sidecar, and say how to mend it.
     Doctor(DoctorArguments),
+    /// Tell from the audit log who asked for what, what each plugin said, and who set which field.
+    Explain(ExplainArguments),
     /// Run suites of policy tests, and say which rules no case ever made fire.
     Test(TestArguments),
     /// Move the Python plugins of a dstack server into a sidecar: show or write both configurations.
@@ -168,6 +171,7 @@ struct SchemaArguments {
 enum SchemaOf {
     Configuration,
     Suite,
+    AuditEvent,
 }
 
 #[derive(Debug, Args)]
@@ -203,21 +207,33 @@ struct ReplayArguments {
     /// How many examples of each kind of difference are shown.
     #[arg(long, default_value_t = 10, value_name = "N")]
     show: u16,
-    /// Only reviews from then on: a time in UTC, a date, or how long ago, such as `7d`.
-    #[arg(long, value_parser = replay::filter::moment, value_name = "TIME")]
-    since: Option<SystemTime>,
-    /// Only reviews before then, in the same forms.
-    #[arg(long, value_parser = replay::filter::moment, value_name = "TIME")]
-    until: Option<SystemTime>,
-    /// Only reviews of these kinds.
-    #[arg(long = "kind", value_enum, value_delimiter = ',', value_name = "KIND")]
-    kinds: Vec<KindArgument>,
-    /// Only reviews in these projects. A glob, `!` excludes; may be repeated.
-    #[arg(long = "project", value_parser = replay::filter::pattern, value_name = "GLOB")]
-    projects: Vec<String>,
-    /// Only reviews of these users. A glob, `!` excludes; may be repeated.
-    #[arg(long = "user", value_parser = replay::filter::pattern, value_name = "GLOB")]
-    users: Vec<String>,
+    #[command(flatten)]
+    chosen: replay::filter::Chosen,
+    #[arg(short, long, value_enum, default_value = "text")]
+    output: Output,
+}
+
+#[derive(Debug, Args)]
+struct ExplainArguments {
+    /// A decision's id, or the beginning of one. Without it, decisions are listed.
+    id: Option<String>,
+    /// Audit logs, plain or gzip; what they were rotated to is found beside them. `-` is standard input.
+    #[arg(long, num_args = 1.., value_name = "LOG")]
+    audit: Vec<PathBuf>,
+    /// The configuration whose audit files are read, unless `--audit` names some.
+    #[arg(short, long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Only runs, fleets, volumes and gateways of this name. A glob, `!` excludes; may be repeated.
+    #[arg(long = "run", visible_alias = "name", value_parser = replay::filter::pattern, value_name = "GLOB")]
+    names: Vec<String>,
+    #[command(flatten)]
+    chosen: replay::filter::Chosen,
+    /// Explain the latest of these decisions.
+    #[arg(long)]
+    last: bool,
+    /// How many of the latest are listed.
+    #[arg(long, default_value_t = 20, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    show: u16,
     #[arg(short, long, value_enum, default_value = "text")]
     output: Output,
 }
@@ -313,6 +329,7 @@ pub fn main() -> ExitCode {
         Command::Policies(arguments) => policies::run(&arguments),
         Command::Schema(arguments) => schema::run(&arguments),
         Command::Replay(arguments) => replay::run(&arguments),
+        Command::Explain(arguments) => explain::run(&arguments),
         Command::Test(arguments) => test::run(&arguments),
         Command::Migrate(arguments) => migrate::run(&arguments),
     };

@@ -15,6 +15,7 @@ pub mod places;
 pub mod plugin;
 pub mod problem;
 pub mod python;
+mod recording;
 mod remote;
 pub mod resolve;
 pub mod schema;

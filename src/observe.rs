@@ -7,5 +7,8 @@ pub mod batch;
 pub mod events;
 pub mod logs;
 pub mod metrics;
+pub mod recent;
 pub mod record;
+pub mod redaction;
+pub mod repeats;
 pub mod workers;

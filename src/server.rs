@@ -6,6 +6,7 @@
 pub mod accept;
 pub mod admin;
 pub mod auth;
+mod decisions;
 pub mod handler;
 mod places;
 pub mod readiness;
@@ -26,6 +27,9 @@ use tokio_util::task::TaskTracker;
 use crate::engine::Engine;
 use crate::observe::audit::Audit;
 use crate::observe::metrics::{Metrics, PluginMetrics};
+use crate::observe::recent::Recent;
+use crate::observe::record::Recording;
+use crate::observe::repeats::Repeats;
 use auth::Auth;
 use readiness::Readiness;
 
@@ -50,6 +54,10 @@ pub struct Live {
     pub engine: Engine,
     pub plugins: PluginMetrics,
     pub audit: Audit,
+    /// What is recorded of which reviews.
+    pub recording: Recording,
+    /// Whether the admin port shows the latest decisions.
+    pub decisions_page: bool,
     pub auth: Auth,
     /// The path before `/apply_policies`.
     pub path_prefix: String,
@@ -68,6 +76,8 @@ pub struct Shared {
     pub live: ArcSwap<Live>,
     pub metrics: Arc<Metrics>,
     pub readiness: Readiness,
+    pub recent: Recent,
+    repeats: Repeats,
     limits: Limits,
     turns: Arc<Semaphore>,
     /// Connections and what goes on after an answer; waited for when draining.
@@ -82,6 +92,8 @@ impl Shared {
             live: ArcSwap::from_pointee(live),
             metrics,
             readiness: Readiness::default(),
+            recent: Recent::default(),
+            repeats: Repeats::default(),
             turns: Arc::new(Semaphore::new(limits.in_flight)),
             limits,
             tasks: TaskTracker::new(),

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use json_patch::PatchOperation;
@@ -26,6 +26,10 @@ pub struct Part {
     pub result: PartResult,
     /// What this plugin changed. Empty when it changed nothing or its patch was not taken.
     pub patch: Vec<PatchOperation>,
+    /// The spec before and after that patch, by itself.
+    pub change: Option<Change>,
+    /// When the exemption ends that kept it from this review.
+    pub exempt_until: Option<SystemTime>,
     pub warnings: Vec<String>,
     pub annotations: Vec<(String, String)>,
     /// The rules of a policy that denied or changed something.
@@ -45,9 +49,24 @@ impl Part {
             patch: Vec::new(),
             warnings: Vec::new(),
             annotations: Vec::new(),
+            change: None,
+            exempt_until: None,
             fired: Vec::new(),
         }
     }
+
+    /// Its patch is not taken after all.
+    pub fn drop_patch(&mut self) {
+        self.patch.clear();
+        self.change = None;
+    }
+}
+
+/// What one plugin made of the spec that it saw.
+#[derive(Clone, Debug)]
+pub struct Change {
+    pub before: Arc<Value>,
+    pub after: Arc<Value>,
 }
 
 #[derive(Clone, Debug)]
@@ -240,8 +259,6 @@ fn message(review: &Review, parts: &[Part]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::time::SystemTime;
-
     use rstest::rstest;
     use serde_json::json;
 
@@ -270,6 +287,8 @@ mod tests {
             took: Duration::ZERO,
             result,
             patch: Vec::new(),
+            change: None,
+            exempt_until: None,
             warnings: Vec::new(),
             annotations: Vec::new(),
             fired: Vec::new(),

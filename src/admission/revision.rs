@@ -49,8 +49,8 @@ impl Revision {
 
     /// The spec after a change.
     #[must_use]
-    pub fn changed(&self, value: Value) -> Self {
-        Self::new(self.kind, Arc::clone(&self.original), Arc::new(value))
+    pub fn changed(&self, value: impl Into<Arc<Value>>) -> Self {
+        Self::new(self.kind, Arc::clone(&self.original), value.into())
     }
 }
 

@@ -12,7 +12,7 @@ use json_patch::PatchOperation;
 use serde_json::Value;
 
 use super::chain::{Chain, FailurePolicy, Member, Mode, OnConflict, Reinvocation};
-use super::decision::{Decision, Part, PartResult};
+use super::decision::{self, Decision, Part, PartResult};
 use super::merge::{self, Contribution};
 use super::review::Review;
 use super::revision::Revision;
@@ -218,7 +218,12 @@ impl<'c, P> Run<'c, P> {
                         part.annotations = verdict.annotations;
                         part.fired = verdict.fired;
                         if let Some(after) = change {
+                            let after = Arc::new(after);
                             part.patch = verdict.patch;
+                            part.change = Some(decision::Change {
+                                before: Arc::clone(ask.call.spec.value()),
+                                after: Arc::clone(&after),
+                            });
                             changes.push(Change {
                                 part: self.parts.len(),
                                 after,
@@ -279,8 +284,11 @@ impl<'c, P> Run<'c, P> {
                 None => asks.push(self.ask(index, phase)),
                 Some(exemption) => {
                     let result = PartResult::Exempt(Arc::clone(&exemption.reason));
-                    self.parts
-                        .push(Part::new(index, &member.name, phase, result));
+                    let part = Part::new(index, &member.name, phase, result);
+                    self.parts.push(Part {
+                        exempt_until: Some(exemption.expires),
+                        ..part
+                    });
                 }
             }
         }
@@ -379,7 +387,8 @@ impl<'c, P> Run<'c, P> {
         }
         let parts: Vec<usize> = changes.iter().map(|change| change.part).collect();
         let contribution = |change: Change| {
-            Contribution::new(&self.spec, &self.parts[change.part].patch, change.after)
+            let after = Arc::unwrap_or_clone(change.after);
+            Contribution::new(&self.spec, &self.parts[change.part].patch, after)
         };
         let contributions: Vec<_> = changes.into_iter().map(contribution).collect();
         if on_conflict == OnConflict::LastWins {
@@ -398,9 +407,7 @@ impl<'c, P> Run<'c, P> {
                     path: conflict.path,
                 };
                 match self.mode {
-                    Mode::Enforce => parts
-                        .iter()
-                        .for_each(|&part| self.parts[part].patch.clear()),
+                    Mode::Enforce => parts.iter().for_each(|&part| self.parts[part].drop_patch()),
                     // What is reported does not end the run, so those after see something.
                     Mode::Monitor => {
                         self.spec = Arc::new(
@@ -417,7 +424,7 @@ impl<'c, P> Run<'c, P> {
 /// What one part of a round makes of the spec.
 struct Change {
     part: usize,
-    after: Value,
+    after: Arc<Value>,
 }
 
 fn no_reply() -> Reply {

@@ -131,7 +131,10 @@ async fn examine(
     let mut canary = Canary::Lost;
     let mut trusted = Vec::new();
     if asked.server.is_some() && environment.get(address::URI).is_none() {
-        let message = format!("{} is not set here: the server alone is asked", address::URI);
+        let message = format!(
+            "{} is not set here: the server alone is asked",
+            address::URI
+        );
         report.ok("uri", message);
     } else if let Some(address) = address::check(environment, report) {
         proxy::check(&address, environment, report);

@@ -68,6 +68,8 @@ pub(super) fn go_live(settings: Settings, metrics: &Metrics) -> anyhow::Result<I
         plugins: metrics.plugins(settings.chain.members(), kind_of),
         engine: Engine::new(settings.chain, settings.deadline),
         audit,
+        recording: settings.recording,
+        decisions_page: settings.decisions_page,
         auth: settings.auth,
         path_prefix: settings.path_prefix,
         forward_headers: settings.forward_headers,
@@ -111,7 +113,12 @@ fn configz(settings: &Settings) -> String {
             "inFlightWait": period(limits.in_flight_wait),
             "connections": limits.connections,
         },
-        "audit": {"level": settings.audit.level.as_str(), "sinks": sinks.collect::<Vec<_>>()},
+        "audit": {
+            "level": settings.recording.level.as_str(),
+            "rules": settings.recording.rules.len(),
+            "sinks": sinks.collect::<Vec<_>>(),
+        },
+        "decisionsPage": settings.decisions_page,
         "plugins": settings.chain.members().iter().map(shown_plugin).collect::<Vec<_>>(),
         "exemptions": exemptions.collect::<Vec<_>>(),
     });

@@ -41,7 +41,7 @@ pub fn run(arguments: &ReplayArguments) -> anyhow::Result<ExitCode> {
         Ok(settings) => settings,
         Err(problems) => return Ok(unusable(&problems)?),
     };
-    let filter = match Filter::new(arguments) {
+    let filter = match Filter::new(&arguments.chosen) {
         Ok(filter) => filter,
         Err(why) => return refused(&why),
     };

@@ -12,7 +12,7 @@ use super::places::{item, member};
 use super::plugin::{self, Match, PluginEntry};
 use super::{defaults, suggest};
 use crate::admission::chain::{
-    Chain, Exemption, FailurePolicy, Globs, Member, Mode, OnConflict, Phases, Reinvocation, Scope,
+    Chain, Exemption, FailurePolicy, Member, Mode, OnConflict, Phases, Reinvocation, Scope,
 };
 use crate::admission::protected::Grant;
 use crate::admission::review::Kind;
@@ -160,7 +160,7 @@ impl Build<'_> {
         }
         let given = entry.r#match.as_ref();
         let mut scope = given
-            .map(|given| self.scope(given, &member(path, "match")))
+            .map(|given| self.notes.scope(given, &member(path, "match")))
             .unwrap_or_default();
         let conditions = self.conditions(given, &member(path, "match"));
         let may_patch = self.grants(entry, path);
@@ -216,23 +216,6 @@ impl Build<'_> {
         }
         self.names.push(name.to_owned());
         Some(name.into())
-    }
-
-    fn scope(&mut self, given: &Match, path: &str) -> Scope {
-        let mut globs = |key: &str, patterns: &[String]| {
-            if patterns.is_empty() {
-                return None;
-            }
-            self.notes.noted(&member(path, key), Globs::parse(patterns))
-        };
-        Scope {
-            projects: globs("projects", &given.projects),
-            users: globs("users", &given.users),
-            kinds: match given.kinds.is_empty() {
-                true => None,
-                false => Some(given.kinds.iter().map(|kind| (*kind).into()).collect()),
-            },
-        }
     }
 
     fn conditions(&mut self, given: Option<&Match>, path: &str) -> Option<Conditions> {
@@ -406,7 +389,7 @@ impl Build<'_> {
         }
         Some(Exemption {
             plugins,
-            scope: self.scope(&entry.r#match, &match_path),
+            scope: self.notes.scope(&entry.r#match, &match_path),
             reason: entry.reason.as_str().into(),
             expires: entry.expires.0,
         })

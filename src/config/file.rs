@@ -15,6 +15,7 @@ use serde::de::{self, Deserializer, MapAccess, Visitor, value::MapAccessDeserial
 use super::Document;
 use super::defaults;
 use super::plugin::{Basic, Match, PluginEntry};
+use super::recording::AuditRule;
 use super::units::{ByteCount, Expiry, Period};
 
 /// The configuration of dstack-admission.
@@ -35,9 +36,12 @@ pub struct AdmissionConfiguration {
     #[serde(default)]
     #[schemars(extend("examples" = [["dstack-admission.example.com"]]))]
     pub server_names: Vec<String>,
-    /// The address of `/metrics`, `/livez`, `/readyz` and `/configz`, over plain HTTP.
+    /// The address of `/metrics`, `/livez`, `/readyz`, `/configz` and `/decisions`, over plain HTTP.
     #[schemars(extend("default" = defaults::ADMIN))]
     pub admin: Option<String>,
+    /// The page of the latest decisions, `/decisions` on the admin address. Without it: where that
+    /// is loopback.
+    pub decisions_page: Option<bool>,
     /// The directory for made certificates, environments of Python plugins and spools.
     #[schemars(extend("default" = defaults::STATE_DIR))]
     pub state_dir: Option<PathBuf>,
@@ -202,6 +206,13 @@ pub struct Audit {
     /// How much of a review is recorded.
     #[schemars(extend("default" = "Patch"))]
     pub level: Option<AuditLevel>,
+    /// How much of some reviews is recorded; the first rule that fits holds, else `level`.
+    #[serde(default)]
+    pub rules: Vec<AuditRule>,
+    /// More places of a spec that are secret, as JSON Pointers in which `*` is any name or index.
+    #[serde(default)]
+    #[schemars(extend("examples" = [["/configuration/tags/ticket", "/configuration/labels/*"]]))]
+    pub redact: Vec<String>,
     /// Where records go. Without any, they go to standard output.
     #[serde(default)]
     pub sinks: Vec<Sink>,

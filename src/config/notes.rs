@@ -2,7 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
+use super::places::member;
+use super::plugin::Match;
 use super::{Places, Problem};
+use crate::admission::chain::{Globs, Scope};
 
 /// What is found on the way through a file.
 pub(super) struct Notes {
@@ -34,6 +37,24 @@ impl Notes {
     pub(super) fn input(&mut self, file: &Path) {
         if !self.inputs.iter().any(|known| known == file) {
             self.inputs.push(file.to_owned());
+        }
+    }
+
+    /// The reviews that a `match` at `path` is about, but for its conditions.
+    pub(super) fn scope(&mut self, given: &Match, path: &str) -> Scope {
+        let mut globs = |key: &str, patterns: &[String]| {
+            if patterns.is_empty() {
+                return None;
+            }
+            self.noted(&member(path, key), Globs::parse(patterns))
+        };
+        Scope {
+            projects: globs("projects", &given.projects),
+            users: globs("users", &given.users),
+            kinds: match given.kinds.is_empty() {
+                true => None,
+                false => Some(given.kinds.iter().map(|kind| (*kind).into()).collect()),
+            },
         }
     }
 

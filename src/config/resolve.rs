@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use rustls_pki_types::ServerName;
 
-use super::file::{self, AuditLevel, LogFormat, LogLevel, SinkMode};
+use super::file::{self, LogFormat, LogLevel, SinkMode};
 use super::notes::Notes;
 use super::places::item;
 use super::units::{ByteCount, Period};
@@ -16,7 +16,7 @@ use super::{Loaded, Problem, Problems, chain, defaults};
 use crate::admission::chain::Chain;
 use crate::observe::audit::{self, Target};
 use crate::observe::logs::Format;
-use crate::observe::record::Level;
+use crate::observe::record::Recording;
 use crate::plugins::Plugin;
 use crate::server::auth::Auth;
 use crate::server::{Limits, auth, tls};
@@ -36,6 +36,10 @@ pub struct Settings {
     pub log: Log,
     pub audit: audit::Settings,
     pub metrics: Metrics,
+    /// What is recorded of which reviews.
+    pub recording: Recording,
+    /// Whether the admin address shows the latest decisions.
+    pub decisions_page: bool,
     pub chain: Chain<Plugin>,
     /// Headers that some plugin wants passed on, in lower case.
     pub forward_headers: Vec<String>,
@@ -88,6 +92,7 @@ pub fn resolve(loaded: Loaded, now: SystemTime) -> Result<Settings, Problems> {
     let limits = limits(&file.limits);
     let deadline = file.deadline.unwrap_or(defaults::DEADLINE).0;
     let audit = notes.audit(&file.audit);
+    let recording = notes.recording(&file.audit);
     let log = log(&file.log);
     let metrics = Metrics {
         projects: file.metrics.projects.map_or(0, usize::from),
@@ -129,6 +134,8 @@ pub fn resolve(loaded: Loaded, now: SystemTime) -> Result<Settings, Problems> {
                 log,
                 audit,
                 metrics,
+                recording,
+                decisions_page: notes.decisions_page(file.decisions_page, admin),
                 chain,
                 forward_headers,
                 hash,
@@ -293,12 +300,6 @@ impl Notes {
     }
 
     fn audit(&mut self, audit: &file::Audit) -> audit::Settings {
-        let level = match audit.level {
-            Some(AuditLevel::None) => Level::None,
-            Some(AuditLevel::Metadata) => Level::Metadata,
-            None | Some(AuditLevel::Patch) => Level::Patch,
-            Some(AuditLevel::Spec) => Level::Spec,
-        };
         let mut sinks = Vec::new();
         for (index, sink) in audit.sinks.iter().enumerate() {
             let path = item("audit.sinks", index);
@@ -325,7 +326,17 @@ impl Notes {
         if audit.sinks.is_empty() {
             sinks.push(Target::Stdout);
         }
-        audit::Settings { level, sinks }
+        audit::Settings { sinks }
+    }
+
+    /// The page shows who applies what: beyond loopback somebody has to want it.
+    fn decisions_page(&mut self, wanted: Option<bool>, admin: SocketAddr) -> bool {
+        let loopback = admin.ip().is_loopback();
+        if wanted == Some(true) && !loopback {
+            let message = format!("whoever reaches {admin} can read who applies what");
+            self.warning("decisionsPage", message);
+        }
+        wanted.unwrap_or(loopback)
     }
 
     /// Says when the chain may take longer than it is waited for.

@@ -24,6 +24,16 @@ pub fn schema_of<D: JsonSchema>() -> Value {
     schema
 }
 
+/// The JSON Schema (2020-12) of what is written and never read as configuration.
+pub fn schema_of_written<D: JsonSchema>() -> Value {
+    let mut schema = SchemaSettings::draft2020_12()
+        .for_serialize()
+        .into_generator()
+        .into_root_schema_for::<D>();
+    RecursiveTransform(without_null).transform(&mut schema);
+    schema.to_value()
+}
+
 /// Says which built-in policies there are and what stands under `with` for each.
 fn with_policies(schema: &mut Value) {
     let Some(entry) = schema.pointer_mut("/$defs/PluginEntry") else {

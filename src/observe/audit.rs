@@ -13,11 +13,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use prometheus::IntCounterVec;
 
 use super::batch::Batch;
-use super::record::{Level, Record};
+use super::record::Record;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
-    pub level: Level,
     pub sinks: Vec<Target>,
 }
 
@@ -40,7 +39,6 @@ pub enum Mode {
 
 /// The open sinks.
 pub struct Audit {
-    level: Level,
     sinks: Vec<Sink>,
     errors: IntCounterVec,
 }
@@ -65,11 +63,7 @@ impl Audit {
             .iter()
             .map(|target| Sink::open(target, &errors))
             .collect::<Result<_, _>>()?;
-        Ok(Self {
-            level: settings.level,
-            sinks,
-            errors,
-        })
+        Ok(Self { sinks, errors })
     }
 
     /// Gives a record to every sink.
@@ -77,10 +71,9 @@ impl Audit {
     /// # Errors
     /// When a strict sink has not got it on disk.
     pub async fn write(&self, record: &Record<'_>) -> Result<(), Unwritten> {
-        if self.level == Level::None || self.sinks.is_empty() {
+        let Some(line) = record.audit_line() else {
             return Ok(());
-        }
-        let line = record.audit_line(self.level);
+        };
         let mut unwritten = None;
         for sink in &self.sinks {
             match sink {

@@ -1,41 +1,25 @@
 //! One decision as it is recorded: an audit event after the shape of `audit.k8s.io/v1` Event, with
-//! the chain's part beside it, and the log line.
+//! the chain's part beside it, and the log line. It holds no secret: what plugins say is redacted
+//! before (`redaction`), specs and patches are redacted here.
+
+mod changes;
+pub mod event;
+pub mod rules;
 
 use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, SystemTime};
 
 use json_patch::PatchOperation;
-use serde::Serialize;
 use serde_json::Value;
 
+use self::event::{Event, FieldChange, ObjectRef, Plugin, ResponseStatus, User};
+pub use self::rules::{Level, LevelRule, Recording};
 use crate::admission::decision::{Decision, Part, PartResult};
-use crate::admission::secrets;
+use crate::admission::secrets::{Known, Secrets};
 
 /// The `apiVersion` of audit events.
 pub(super) const API_VERSION: &str = "dstack-admission/v1";
-
-/// How much of a decision an audit event holds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Level {
-    None,
-    /// Who, what, when, and each plugin's verdict.
-    Metadata,
-    /// And what was changed.
-    Patch,
-    /// And the spec that came.
-    Spec,
-}
-
-impl Level {
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Level::None => "None",
-            Level::Metadata => "Metadata",
-            Level::Patch => "Patch",
-            Level::Spec => "Spec",
-        }
-    }
-}
 
 /// When in a review's life an event is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,23 +39,55 @@ pub struct Record<'r> {
     pub completed: SystemTime,
     /// The hash of the configuration that decided.
     pub configuration: &'r str,
+    pub recording: &'r Recording,
+    /// Which of the plugins' texts were redacted before.
+    pub redacted: &'r [String],
+    /// The review that this one seems to repeat.
+    pub repeat_of: Option<&'r str>,
 }
 
 impl Record<'_> {
-    /// The audit event as one line of JSON with its line end. Secrets are redacted.
-    pub fn audit_line(&self, level: Level) -> Vec<u8> {
-        let mut line = Vec::with_capacity(1024);
-        // Writing texts and numbers into memory cannot fail.
-        let _ = serde_json::to_writer(&mut line, &self.event(level));
-        line.push(b'\n');
-        line
+    /// How much of it is recorded.
+    pub fn level(&self) -> Level {
+        self.recording.level(&self.decision.review, self.decided())
+    }
+
+    /// How the event and the page of decisions call it.
+    pub fn decided(&self) -> &'static str {
+        match self.stage {
+            Stage::ResponseComplete => self.decision.as_str(),
+            Stage::MonitorComplete => would(self.decision),
+        }
+    }
+
+    /// The audit event as one line of JSON with its line end, or nothing at the level `None`.
+    /// Secrets are redacted; should that fail, the event holds nothing that has any.
+    pub fn audit_line(&self) -> Option<Vec<u8>> {
+        match self.level() {
+            Level::None => None,
+            level => Some(self.line(level, |level| self.event(level))),
+        }
+    }
+
+    fn line<'e>(&self, level: Level, event: impl Fn(Level) -> Event<'e>) -> Vec<u8> {
+        if let Ok(line) = catch_unwind(AssertUnwindSafe(|| line_of(&event(level)))) {
+            return line;
+        }
+        let id = &*self.decision.review.id;
+        tracing::error!(
+            id,
+            "an audit event could not be redacted and holds only metadata"
+        );
+        let mut event = self.event(Level::Metadata);
+        event.redaction_failed = true;
+        line_of(&event)
     }
 
     /// Writes the log's one line about this decision.
     pub fn log(&self) {
         let review = &self.decision.review;
         let (kind, user, project) = (review.kind.as_str(), &*review.user, &*review.project);
-        let name = review.name().unwrap_or_default();
+        let name = &*name(self.decision).unwrap_or_default();
         let took_ms = self.took.as_micros() as f64 / 1e3;
         let (decision, id) = (self.decision.as_str(), &*review.id);
         match self.stage {
@@ -107,27 +123,23 @@ impl Record<'_> {
     }
 
     fn event(&self, level: Level) -> Event<'_> {
-        let review = &self.decision.review;
-        let decision = self.decision;
-        let mut redacted = Vec::new();
-        let plugins = decision
-            .parts
-            .iter()
-            .map(|part| plugin(part, level, &mut redacted))
+        let (decision, review) = (self.decision, &self.decision.review);
+        let redaction = Redaction::new(&self.recording.secrets, decision, level);
+        let mut redacted = self.redacted.to_vec();
+        let parts = decision.parts.iter();
+        let plugins = parts
+            .map(|part| plugin(part, level, &redaction, &mut redacted))
             .collect();
-        let patch = redacted_patch(&decision.patch, level, &mut redacted);
+        let patch = redaction.patch(&decision.patch, level, &mut redacted);
         let spec = (level >= Level::Spec && self.stage == Stage::ResponseComplete).then(|| {
-            let mut spec = Value::clone(review.spec.value());
-            redacted.extend(secrets::redact(&mut spec));
-            spec
+            let secrets = redaction.secrets;
+            let (spec, found) = secrets.redacted(review.spec.value(), &redaction.known)?;
+            redacted.extend(found);
+            Some(spec)
         });
+        let spec = spec.flatten();
         redacted.sort_unstable();
         redacted.dedup();
-        let (decided, code) = match (self.stage, decision.allowed()) {
-            (Stage::MonitorComplete, _) => (would(decision), 200),
-            (Stage::ResponseComplete, true) => (decision.as_str(), 200),
-            (Stage::ResponseComplete, false) => (decision.as_str(), 403),
-        };
         Event {
             kind: "Event",
             api_version: API_VERSION,
@@ -147,98 +159,102 @@ impl Record<'_> {
                 api_group: "dstack.ai",
                 resource: review.kind.resource(),
                 namespace: &review.project,
-                name: review.name(),
+                name: name(decision),
             },
             response_status: ResponseStatus {
-                code,
+                code: match self.stage == Stage::MonitorComplete || decision.allowed() {
+                    true => 200,
+                    false => 403,
+                },
                 message: decision.denial(),
             },
-            decision: decided,
+            decision: self.decided(),
             duration_seconds: self.took.as_secs_f64(),
             configuration: self.configuration,
+            repeat_of: self.repeat_of,
             plugins,
             patch,
             spec,
             unsettled: decision.unsettled.iter().map(|name| &**name).collect(),
             redacted,
+            redaction_failed: false,
             annotations: annotations(decision),
         }
     }
 }
 
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Event<'r> {
-    kind: &'static str,
-    api_version: &'static str,
-    level: &'static str,
-    #[serde(rename = "auditID")]
-    audit_id: &'r str,
-    stage: &'static str,
-    request_received_timestamp: String,
-    stage_timestamp: String,
-    verb: &'static str,
-    user: User<'r>,
-    object_ref: ObjectRef<'r>,
-    response_status: ResponseStatus<'r>,
-    decision: &'static str,
-    duration_seconds: f64,
-    configuration: &'r str,
-    plugins: Vec<PluginEvent<'r>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    patch: Option<Vec<PatchOperation>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    spec: Option<Value>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    unsettled: Vec<&'r str>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    redacted: Vec<String>,
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    annotations: BTreeMap<String, &'r str>,
+/// What the spec calls itself, unless that looks like a secret.
+pub(super) fn name(decision: &Decision) -> Option<String> {
+    let name = decision.review.name()?;
+    let redacted = Known::default().redacted(name);
+    Some(redacted.unwrap_or_else(|| name.to_owned()))
 }
 
-#[derive(Serialize)]
-struct User<'r> {
-    username: &'r str,
+fn line_of(event: &Event<'_>) -> Vec<u8> {
+    let mut line = Vec::with_capacity(1024);
+    // Writing texts and numbers into memory cannot fail.
+    let _ = serde_json::to_writer(&mut line, event);
+    line.push(b'\n');
+    line
 }
 
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct ObjectRef<'r> {
-    api_group: &'static str,
-    resource: &'static str,
-    namespace: &'r str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    name: Option<&'r str>,
+/// What is redacted in one event.
+struct Redaction<'r> {
+    secrets: &'r Secrets,
+    known: Known,
 }
 
-#[derive(Serialize)]
-struct ResponseStatus<'r> {
-    code: u16,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    message: Option<&'r str>,
+impl<'r> Redaction<'r> {
+    fn new(secrets: &'r Secrets, decision: &Decision, level: Level) -> Self {
+        let parts = || decision.parts.iter().any(|part| !part.patch.is_empty());
+        let patched = || !decision.patch.is_empty() || parts();
+        let needed = level >= Level::Spec || level == Level::Patch && patched();
+        let known = match needed {
+            true => super::redaction::known(secrets, decision),
+            false => Known::default(),
+        };
+        Self { secrets, known }
+    }
+
+    fn patch(
+        &self,
+        patch: &[PatchOperation],
+        level: Level,
+        redacted: &mut Vec<String>,
+    ) -> Option<Vec<PatchOperation>> {
+        if level < Level::Patch || patch.is_empty() {
+            return None;
+        }
+        let mut copy = patch.to_vec();
+        redacted.extend(self.secrets.redact_patch(&mut copy, &self.known));
+        Some(copy)
+    }
+
+    fn changes(&self, part: &Part, level: Level, redacted: &mut Vec<String>) -> Vec<FieldChange> {
+        let Some(change) = part.change.as_ref().filter(|_| level >= Level::Patch) else {
+            return Vec::new();
+        };
+        let fields = changes::between(&change.before, &change.after);
+        let mut clean = |path: &str, value: Option<&Value>| {
+            let mut value = value.cloned()?;
+            redacted.extend(self.secrets.redact_at(path, &mut value, &self.known));
+            Some(value)
+        };
+        let field = |field: changes::Difference<'_>| FieldChange {
+            was: clean(&field.path, field.was),
+            now: clean(&field.path, field.now),
+            path: field.path,
+        };
+        fields.into_iter().map(field).collect()
+    }
 }
 
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct PluginEvent<'r> {
-    name: &'r str,
-    phase: &'static str,
-    verdict: &'static str,
-    duration_seconds: f64,
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
-    reinvoked: bool,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    messages: Vec<&'r str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    error_type: Option<&'static str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    patch: Option<Vec<PatchOperation>>,
-    #[serde(skip_serializing_if = "<[String]>::is_empty")]
-    warnings: &'r [String],
-}
-
-fn plugin<'r>(part: &'r Part, level: Level, redacted: &mut Vec<String>) -> PluginEvent<'r> {
+fn plugin<'r>(
+    part: &'r Part,
+    level: Level,
+    redaction: &Redaction<'_>,
+    redacted: &mut Vec<String>,
+) -> Plugin<'r> {
     let (messages, error_type) = match &part.result {
         PartResult::Denied(denials) => (
             denials.iter().map(|denial| &*denial.message).collect(),
@@ -252,35 +268,28 @@ fn plugin<'r>(part: &'r Part, level: Level, redacted: &mut Vec<String>) -> Plugi
         PartResult::Exempt(reason) => (vec![&**reason], None),
         PartResult::Allowed => (Vec::new(), None),
     };
-    let verdict = match &part.result {
-        PartResult::Allowed if !part.patch.is_empty() => "patched",
-        result => result.as_str(),
-    };
-    PluginEvent {
+    Plugin {
         name: &part.plugin,
         phase: part.phase.as_str(),
-        verdict,
+        verdict: verdict(part),
         duration_seconds: part.took.as_secs_f64(),
         reinvoked: part.reinvoked,
         messages,
         error_type,
-        patch: redacted_patch(&part.patch, level, redacted),
+        exempt_until: part.exempt_until.map(timestamp),
+        rules: part.fired.iter().map(ToString::to_string).collect(),
+        patch: redaction.patch(&part.patch, level, redacted),
+        changes: redaction.changes(part, level, redacted),
         warnings: &part.warnings,
     }
 }
 
-fn redacted_patch(
-    patch: &[PatchOperation],
-    level: Level,
-    redacted: &mut Vec<String>,
-) -> Option<Vec<PatchOperation>> {
-    if level < Level::Patch || patch.is_empty() {
-        return None;
+/// How records call what came of a plugin.
+pub(super) fn verdict(part: &Part) -> &'static str {
+    match &part.result {
+        PartResult::Allowed if !part.patch.is_empty() => "patched",
+        result => result.as_str(),
     }
-    let mut copy = patch.to_vec();
-    let found = secrets::redact_patch(&mut copy);
-    redacted.extend(found);
-    Some(copy)
 }
 
 /// The plugins' audit annotations, keys prefixed with the plugin's name as Kubernetes does.
@@ -309,3 +318,6 @@ fn would(decision: &Decision) -> &'static str {
 fn timestamp(at: SystemTime) -> String {
     humantime::format_rfc3339_micros(at).to_string()
 }
+
+#[cfg(test)]
+mod tests;

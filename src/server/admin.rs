@@ -1,5 +1,5 @@
-//! The admin port: `/metrics`, `/livez`, `/readyz` and `/configz` over plain HTTP. It shows no secret
-//! and decides nothing.
+//! The admin port: `/metrics`, `/livez`, `/readyz`, `/configz` and `/decisions` over plain HTTP. It
+//! shows no secret and decides nothing.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use super::Shared;
+use super::{Shared, decisions};
 
 const TEXT: &str = "text/plain; charset=utf-8";
 /// Probes and scrapers are few and quick.
@@ -24,6 +24,8 @@ const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Serves until `stop`.
 pub async fn serve(listener: TcpListener, shared: Arc<Shared>, stop: CancellationToken) {
+    let address = listener.local_addr();
+    let loopback = address.is_ok_and(|address| address.ip().is_loopback());
     loop {
         let accepted = tokio::select! {
             () = stop.cancelled() => return,
@@ -36,7 +38,7 @@ pub async fn serve(listener: TcpListener, shared: Arc<Shared>, stop: Cancellatio
         let (shared, stop) = (Arc::clone(&shared), stop.clone());
         tokio::spawn(async move {
             let service = service_fn(|request| {
-                std::future::ready(Ok::<_, Infallible>(answer(&shared, &request)))
+                std::future::ready(Ok::<_, Infallible>(answer(&shared, loopback, &request)))
             });
             let mut builder = http1::Builder::new();
             builder
@@ -50,11 +52,27 @@ pub async fn serve(listener: TcpListener, shared: Arc<Shared>, stop: Cancellatio
     }
 }
 
-fn answer(shared: &Shared, request: &Request<Incoming>) -> Response<Full<Bytes>> {
+fn answer(shared: &Shared, loopback: bool, request: &Request<Incoming>) -> Response<Full<Bytes>> {
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
         return text(StatusCode::METHOD_NOT_ALLOWED, TEXT, "only GET\n");
     }
     match request.uri().path() {
+        "/decisions" | "/decisions.css" | "/configz"
+            if loopback && !decisions::is_own_host(request.headers(), request.uri()) =>
+        {
+            text(
+                StatusCode::MISDIRECTED_REQUEST,
+                TEXT,
+                "ask by `localhost` or by an IP address\n",
+            )
+        }
+        "/decisions" | "/decisions.css" if !shared.live.load().decisions_page => text(
+            StatusCode::NOT_FOUND,
+            TEXT,
+            "this page is off; `decisionsPage: true` turns it on\n",
+        ),
+        "/decisions" => decisions::page(&shared.recent, request.uri().query()),
+        "/decisions.css" => decisions::answer("text/css", decisions::STYLE),
         "/livez" => text(StatusCode::OK, TEXT, "ok\n"),
         "/readyz" => match shared.readiness.reasons().as_slice() {
             [] => text(StatusCode::OK, TEXT, "ok\n"),
@@ -73,7 +91,7 @@ fn answer(shared: &Shared, request: &Request<Incoming>) -> Response<Full<Bytes>>
         _ => text(
             StatusCode::NOT_FOUND,
             TEXT,
-            "/metrics /livez /readyz /configz\n",
+            "/metrics /livez /readyz /configz /decisions\n",
         ),
     }
 }

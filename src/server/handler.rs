@@ -23,7 +23,8 @@ use crate::admission::chain::Mode;
 use crate::admission::decision::Decision;
 use crate::admission::review::{Kind, Review};
 use crate::observe::audit::Unwritten;
-use crate::observe::record::{Record, Stage};
+use crate::observe::record::{Level, Record, Stage};
+use crate::observe::redaction;
 use crate::protocol::dstack::{decode_request, encode_answer, kind_of_path};
 
 /// The response header that carries the decision's name.
@@ -201,35 +202,39 @@ impl Drop for Turn {
 /// Records a decision before it is answered. Where the audit must be complete and this record
 /// cannot be written, the review is denied instead.
 async fn record(shared: &Shared, live: &Live, decision: Decision, started: Instant) -> Decision {
-    let decision = match write(shared, live, &decision, started).await {
+    let mut decision = decision;
+    let redacted = redaction::redact(&mut decision, &live.recording.secrets);
+    let repeat_of = shared.repeats.of(&decision.review);
+    let (took, stage) = (started.elapsed(), Stage::ResponseComplete);
+    let record = Record {
+        decision: &decision,
+        stage,
+        took,
+        completed: decision.review.received + took,
+        configuration: &live.hash,
+        recording: &live.recording,
+        redacted: &redacted,
+        repeat_of: repeat_of.as_deref(),
+    };
+    let decision = match write(shared, live, &record).await {
         Ok(()) => decision,
         Err(unwritten) => Decision::refused(Arc::clone(&decision.review), &unwritten.to_string()),
     };
     let took = started.elapsed();
     shared.metrics.decided(&decision, took);
     live.plugins.decided(&decision);
+    if live.decisions_page {
+        shared.recent.decided(&decision, took, repeat_of);
+    }
     decision
 }
 
-async fn write(
-    shared: &Shared,
-    live: &Live,
-    decision: &Decision,
-    started: Instant,
-) -> Result<(), Unwritten> {
-    let took = started.elapsed();
-    let completed = decision.review.received + took;
-    let stage = Stage::ResponseComplete;
-    let record = Record {
-        decision,
-        stage,
-        took,
-        completed,
-        configuration: &live.hash,
-    };
+async fn write(shared: &Shared, live: &Live, record: &Record<'_>) -> Result<(), Unwritten> {
     record.log();
-    shared.metrics.audit_event_total.inc();
-    live.audit.write(&record).await
+    if record.level() > Level::None {
+        shared.metrics.audit_event_total.inc();
+    }
+    live.audit.write(record).await
 }
 
 /// Asks the monitored plugins after the answer, so that they cost the user nothing.
@@ -241,7 +246,8 @@ fn monitor(shared: &Arc<Shared>, live: Arc<Live>, decision: &Decision) {
     let (shared, decision) = (Arc::clone(shared), decision.clone());
     shared.clone().tasks.spawn(async move {
         let started = Instant::now();
-        let shadow = live.engine.monitor(&decision).await;
+        let mut shadow = live.engine.monitor(&decision).await;
+        let redacted = redaction::redact(&mut shadow, &live.recording.secrets);
         live.plugins.monitored(&shadow);
         let record = Record {
             decision: &shadow,
@@ -249,12 +255,16 @@ fn monitor(shared: &Arc<Shared>, live: Arc<Live>, decision: &Decision) {
             took: started.elapsed(),
             completed: SystemTime::now(),
             configuration: &live.hash,
+            recording: &live.recording,
+            redacted: &redacted,
+            repeat_of: None,
         };
         if !shadow.parts.is_empty() {
-            record.log();
             // An answered review cannot be denied any more; the sink has counted the loss.
-            let _ = live.audit.write(&record).await;
-            shared.metrics.audit_event_total.inc();
+            let _ = write(&shared, &live, &record).await;
+            if live.decisions_page {
+                shared.recent.monitored(&record);
+            }
         }
     });
 }

@@ -1,5 +1,5 @@
 //! What one review costs in rules: `effective`, and all built-in policies together, on a spec of
-//! median size. The reference is a fixed amount of arithmetic, so that figures of two machines
+//! median size; and what its audit record costs. The reference is a fixed amount of arithmetic, so that figures of two machines
 //! compare.
 
 #![allow(clippy::unwrap_used, reason = "a benchmark stops at the first error")]
@@ -8,16 +8,21 @@ use std::fs;
 use std::hint::black_box;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use criterion::{Criterion, criterion_group, criterion_main};
+use dstack_admission::admission::decision::{Change, Decision, Part, PartResult};
 use dstack_admission::admission::effective::effective_tree;
+use dstack_admission::admission::patch::{Compare, diff};
 use dstack_admission::admission::review::{Kind, Review};
 use dstack_admission::admission::revision::Revision;
-use dstack_admission::admission::verdict::{Call, Phase};
+use dstack_admission::admission::verdict::{Call, Denial, Phase};
 use dstack_admission::config::{self, resolve};
 use dstack_admission::engine::Engine;
+use dstack_admission::observe::record::{Level, Record, Recording, Stage};
+use dstack_admission::observe::redaction::redact;
+use dstack_admission::observe::repeats::Repeats;
 use dstack_admission::plugins::Backend;
 use dstack_admission::protocol::dstack::decode_request;
 use tokio::time::Instant;
@@ -93,6 +98,94 @@ fn the_library(c: &mut Criterion) {
     group.finish();
 }
 
+/// The audit line of one review at each level: of a spec that nobody changed, of one that a plugin
+/// changed, and of one that a plugin denied in words.
+fn the_record(c: &mut Criterion) {
+    let review = Arc::new(review());
+    let came = Arc::clone(review.spec.value());
+    let mut changed = serde_json::Value::clone(&came);
+    changed["configuration"]["max_price"] = 2.0.into();
+    let changed = Arc::new(changed);
+    let part = |result, patch, change| Part {
+        member: 0,
+        plugin: "cost".into(),
+        phase: Phase::Mutating,
+        reinvoked: false,
+        took: Duration::from_micros(100),
+        result,
+        patch,
+        change,
+        exempt_until: None,
+        warnings: Vec::new(),
+        annotations: Vec::new(),
+        fired: Vec::new(),
+    };
+    let patch = diff(&came, &changed, Compare::Exactly);
+    let change = Change {
+        before: Arc::clone(&came),
+        after: Arc::clone(&changed),
+    };
+    let denial = Denial {
+        message: "at most 8 GPUs, this asks for up to 16".to_owned(),
+        reason: None,
+    };
+    let decide = |spec: &Arc<serde_json::Value>, part| {
+        Decision::new(
+            Arc::clone(&review),
+            Arc::clone(spec),
+            vec![part],
+            Vec::new(),
+        )
+    };
+    let decisions = [
+        (
+            "allowed",
+            decide(&came, part(PartResult::Allowed, Vec::new(), None)),
+        ),
+        (
+            "patched",
+            decide(&changed, part(PartResult::Allowed, patch, Some(change))),
+        ),
+        (
+            "denied",
+            decide(
+                &came,
+                part(PartResult::Denied(vec![denial]), Vec::new(), None),
+            ),
+        ),
+    ];
+    let repeats = Repeats::default();
+    let mut group = c.benchmark_group("record");
+    group.bench_function("repeat", |b| b.iter(|| repeats.of(&review)));
+    for level in [Level::Metadata, Level::Patch, Level::Spec] {
+        let recording = Recording {
+            level,
+            ..Recording::default()
+        };
+        for (name, decision) in &decisions {
+            group.bench_function(format!("{} of {name}", level.as_str()), |b| {
+                b.iter(|| {
+                    // Only what a plugin said is copied to be redacted.
+                    let mut told = decision.clone();
+                    let redacted = redact(&mut told, &recording.secrets);
+                    let record = Record {
+                        decision: &told,
+                        stage: Stage::ResponseComplete,
+                        took: Duration::from_millis(1),
+                        completed: SystemTime::UNIX_EPOCH,
+                        configuration: "5ba93c9db0cff93f52b521d7420e43f6eda2784f",
+                        recording: &recording,
+                        redacted: &redacted,
+                        repeat_of: None,
+                    };
+                    record.audit_line()
+                });
+            });
+        }
+    }
+    group.finish();
+}
+
 /// Each built-in policy in the phases in which it is called.
 fn each_policy(c: &mut Criterion) {
     let review = Arc::new(review());
@@ -130,6 +223,7 @@ criterion_group!(
     reference,
     what_a_spec_asks_for,
     the_library,
+    the_record,
     each_policy
 );
 criterion_main!(benches);

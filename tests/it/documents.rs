@@ -11,6 +11,8 @@ use dstack_admission::observe::metrics::Metrics;
 use schemars::schema_for;
 use serde_json::Value;
 
+use crate::harness::events;
+
 /// What is above this line in a page is written by hand.
 const MARK: &str = "<!-- From here on this page is generated: `make docs`. -->\n\n";
 
@@ -60,6 +62,24 @@ fn is_schema(path: &str, of: &str) {
 fn the_schemas_for_editors_are_up_to_date() {
     is_schema("deploy/schema/configuration.json", "configuration");
     is_schema("deploy/schema/suite.json", "suite");
+}
+
+#[test]
+fn the_schema_of_audit_events_is_up_to_date() {
+    is_schema("deploy/schema/audit-event.json", "audit-event");
+}
+
+#[test]
+fn the_page_of_the_audit_event_is_up_to_date() {
+    let schema = events::schema();
+    let mut page = String::new();
+    members(&mut page, &schema, "field");
+    for (name, schema) in schema["$defs"].as_object().unwrap() {
+        let description = schema["description"].as_str().unwrap();
+        let _ = write!(page, "\n### {name}\n\n{description}\n\n");
+        members(&mut page, schema, "field");
+    }
+    is_up_to_date("audit.md", &page);
 }
 
 /// The YAML files of ours below a directory.
@@ -161,6 +181,6 @@ fn type_of(schema: &Value) -> String {
             let names: Vec<_> = kinds.iter().filter_map(Value::as_str).map(name).collect();
             names.join(" or ")
         }
-        kind => name(kind.as_str().unwrap_or_default()),
+        kind => name(kind.as_str().unwrap_or("any")),
     }
 }

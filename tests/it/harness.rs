@@ -4,6 +4,7 @@
 pub mod certificates;
 pub mod client;
 pub mod environment;
+pub mod events;
 pub mod fake;
 pub mod sidecar;
 

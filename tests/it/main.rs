@@ -12,13 +12,17 @@ mod harness;
 
 mod certs;
 mod chain;
+mod decisions;
 mod doctor;
 mod documents;
 mod examples;
+mod explain;
 mod failure;
 mod fan_out;
 mod healthcheck;
 mod install;
+mod leaks;
+mod levels;
 mod migrate;
 mod patience;
 mod python;

@@ -156,7 +156,7 @@ impl<'c, P> Run<'c, P> {
             let part = &mut self.parts[part];
             let fault = Fault::new(FaultKind::Schema, message.clone());
             part.result = failed(&self.chain.members()[part.member], fault);
-            part.patch.clear();
+            part.drop_patch();
             self.left[part.member] = Some(Arc::clone(&change.before));
         }
         self.parts.truncate(change.parts_until);

@@ -1,11 +1,33 @@
-//! Which of the recorded reviews are replayed, as the command line says.
+//! Which of the recorded reviews a command is about, as the command line says.
 
 use std::time::SystemTime;
 
+use clap::Args;
+
 use crate::admission::chain::Globs;
 use crate::admission::review::Kind;
-use crate::cli::ReplayArguments;
+use crate::cli::KindArgument;
 use crate::config::units::Period;
+
+/// What is given of a review.
+#[derive(Debug, Args)]
+pub struct Chosen {
+    /// Only reviews from then on: a time in UTC, a date, or how long ago, such as `7d`.
+    #[arg(long, value_parser = moment, value_name = "TIME")]
+    since: Option<SystemTime>,
+    /// Only reviews before then, in the same forms.
+    #[arg(long, value_parser = moment, value_name = "TIME")]
+    until: Option<SystemTime>,
+    /// Only reviews of these kinds.
+    #[arg(long = "kind", value_enum, value_delimiter = ',', value_name = "KIND")]
+    kinds: Vec<KindArgument>,
+    /// Only reviews in these projects. A glob, `!` excludes; may be repeated.
+    #[arg(long = "project", value_parser = pattern, value_name = "GLOB")]
+    projects: Vec<String>,
+    /// Only reviews of these users. A glob, `!` excludes; may be repeated.
+    #[arg(long = "user", value_parser = pattern, value_name = "GLOB")]
+    users: Vec<String>,
+}
 
 /// What a review must be like. What is not given takes all.
 pub struct Filter {
@@ -19,13 +41,13 @@ pub struct Filter {
 impl Filter {
     /// # Errors
     /// The first pattern that is no glob.
-    pub fn new(arguments: &ReplayArguments) -> Result<Self, String> {
+    pub fn new(chosen: &Chosen) -> Result<Self, String> {
         Ok(Self {
-            since: arguments.since,
-            until: arguments.until,
-            kinds: arguments.kinds.iter().copied().map(Kind::from).collect(),
-            projects: Globs::parse(&arguments.projects)?,
-            users: Globs::parse(&arguments.users)?,
+            since: chosen.since,
+            until: chosen.until,
+            kinds: chosen.kinds.iter().copied().map(Kind::from).collect(),
+            projects: Globs::parse(&chosen.projects)?,
+            users: Globs::parse(&chosen.users)?,
         })
     }
 

@@ -8,6 +8,7 @@ use serde_json::{Map, Value, json};
 use super::LeftOut;
 use super::compare::{Change, Difference};
 use super::report::{Group, Report, Tally};
+use crate::cli::plain::plain;
 
 /// How many names of a tally a line of text holds, and how many characters an example's reason.
 const TOP: usize = 5;
@@ -318,12 +319,6 @@ fn reasons(example: &Difference) -> String {
         Some((end, _)) => format!("{}…", &line[..end]),
         None => line,
     }
-}
-
-/// A text from a log as one line, without what would steer a terminal.
-fn plain(text: &str) -> String {
-    let words = text.split(|c: char| c.is_whitespace() || c.is_control());
-    Vec::from_iter(words.filter(|word| !word.is_empty())).join(" ")
 }
 
 fn some(count: u64, what: &str) -> Option<String> {

@@ -262,7 +262,9 @@ impl Sidecar {
     /// The audit events until now.
     pub fn audit(&self) -> Vec<Value> {
         let text = std::fs::read_to_string(self.home.path("audit.log")).unwrap();
-        let parse = |line| serde_json::from_str(line).expect("an audit line is JSON");
+        let parse = |line| {
+            super::events::fitting(serde_json::from_str(line).expect("an audit line is JSON"))
+        };
         text.lines().map(parse).collect()
     }
 }

@@ -30,6 +30,8 @@ fn now(name: &str, result: PartResult, patch: Value) -> Part {
         took: Duration::ZERO,
         result,
         patch: serde_json::from_value(patch).unwrap(),
+        change: None,
+        exempt_until: None,
         warnings: Vec::new(),
         annotations: Vec::new(),
         fired: Vec::new(),

@@ -1,0 +1,196 @@
+//! Looking through audit logs for decisions.
+
+use std::collections::BTreeMap;
+use std::time::SystemTime;
+
+use bytes::Bytes;
+
+use super::Filter;
+use crate::admission::chain::Globs;
+use crate::admission::review::Kind;
+use crate::observe::events::lines::{Line, Lines};
+use crate::observe::events::{About, Event};
+
+/// Lines that could not be read are named up to here.
+const NAMED: usize = 5;
+/// How many near ids are told.
+const NEAR: usize = 3;
+
+/// What is looked for.
+pub struct Wanted {
+    /// An id or its beginning, in capitals.
+    pub id: Option<String>,
+    pub names: Globs,
+    pub any_name: bool,
+    pub filter: Filter,
+}
+
+/// What was found.
+pub struct Search {
+    /// The latest, in the order in which they were received.
+    pub found: Vec<Found>,
+    /// How many there are.
+    pub matched: u64,
+    pub events: u64,
+    /// What could not be read, in words.
+    pub unreadable: Vec<String>,
+}
+
+/// One decision: the lines that tell of it. There is at least one.
+#[derive(Default)]
+pub struct Found {
+    decision: Option<Bytes>,
+    monitored: Option<Bytes>,
+}
+
+/// The same, read.
+pub struct Events<'f> {
+    pub decision: Option<Event<'f>>,
+    pub monitored: Option<Event<'f>>,
+}
+
+impl Found {
+    pub fn events(&self) -> Events<'_> {
+        let [decision, monitored] = self.lines();
+        Events {
+            decision: decision.and_then(|line| Event::parse(line).ok()),
+            monitored: monitored.and_then(|line| Event::parse(line).ok()),
+        }
+    }
+
+    /// The lines as JSON.
+    pub fn lines(&self) -> [Option<&Bytes>; 2] {
+        [self.decision.as_ref(), self.monitored.as_ref()]
+    }
+}
+
+/// Looks through all lines, and keeps the latest `most` decisions.
+pub fn search(lines: Lines, wanted: &Wanted, most: usize) -> Search {
+    let mut kept: BTreeMap<(SystemTime, String), Found> = BTreeMap::new();
+    let mut search = Search {
+        found: Vec::new(),
+        matched: 0,
+        events: 0,
+        unreadable: Vec::new(),
+    };
+    let mut unreadable = Unreadable::default();
+    for Line { file, number, text } in lines {
+        unreadable.next_line(&file);
+        let read = text.as_ref().map_err(ToString::to_string);
+        let line = match read {
+            Ok(line) => line,
+            Err(why) => {
+                unreadable.note(&file, number, why);
+                continue;
+            }
+        };
+        let event = match Event::parse(line) {
+            Ok(event) => event,
+            Err(why) => {
+                unreadable.note(&file, number, why.to_string());
+                continue;
+            }
+        };
+        search.events += 1;
+        if !wanted.takes(&event) {
+            continue;
+        }
+        let key = (event.received, event.id.to_string());
+        let slot = match (event.about(), kept.contains_key(&key)) {
+            (About::Decision, known) => {
+                // A log that is being compressed is there twice.
+                search.matched += u64::from(!known);
+                &mut kept.entry(key).or_default().decision
+            }
+            // Its decision may be recorded nowhere, by the rules of the audit.
+            (About::Monitored, known) if known || wanted.id.is_some() => {
+                search.matched += u64::from(!known);
+                &mut kept.entry(key).or_default().monitored
+            }
+            (About::Monitored | About::Other, _) => continue,
+        };
+        slot.get_or_insert_with(|| line.clone());
+        if kept.len() > most {
+            kept.pop_first();
+        }
+    }
+    search.found = kept.into_values().collect();
+    search.unreadable = unreadable.told();
+    search
+}
+
+/// The ids that are most like one that is not there.
+pub fn nearest(id: &str, lines: Lines) -> Vec<String> {
+    let mut near: Vec<(usize, String)> = Vec::new();
+    for line in lines {
+        let Ok(text) = &line.text else { continue };
+        let Ok(event) = Event::parse(text) else {
+            continue;
+        };
+        let other = event.id.to_string();
+        // Of what is only the beginning of an id, the beginnings are compared.
+        let cut = other.get(..id.len()).unwrap_or(&other);
+        let far = strsim::osa_distance(id, cut);
+        if far * 2 <= id.len() && !near.iter().any(|(_, known)| *known == other) {
+            near.push((far, other));
+            near.sort();
+            near.truncate(NEAR);
+        }
+    }
+    near.into_iter().map(|(_, id)| id).collect()
+}
+
+impl Wanted {
+    fn takes(&self, event: &Event<'_>) -> bool {
+        let object = &event.object_ref;
+        let of_kind = |kind: &Kind| kind.resource() == &*object.resource;
+        let Some(kind) = Kind::ALL.into_iter().find(of_kind) else {
+            return false;
+        };
+        let name = object.name.as_deref();
+        self.id
+            .as_deref()
+            .is_none_or(|id| event.id.to_ascii_uppercase().starts_with(id))
+            && (self.any_name || name.is_some_and(|name| self.names.cover(name)))
+            && self.filter.takes(
+                kind,
+                &object.namespace,
+                &event.user.username,
+                event.received,
+            )
+    }
+}
+
+/// Lines without an audit event. The last one of a file is none to speak of: it is being written.
+#[derive(Default)]
+struct Unreadable {
+    last: Option<(String, String)>,
+    count: u64,
+    named: Vec<String>,
+}
+
+impl Unreadable {
+    fn note(&mut self, file: &str, number: u64, why: String) {
+        self.last = Some((file.to_owned(), format!("{file}:{number}: {why}")));
+    }
+
+    fn next_line(&mut self, file: &str) {
+        if let Some((in_file, line)) = self.last.take()
+            && in_file == file
+        {
+            self.count += 1;
+            if self.named.len() < NAMED {
+                self.named.push(line);
+            }
+        }
+    }
+
+    fn told(mut self) -> Vec<String> {
+        let more = self.count - self.named.len() as u64;
+        if more > 0 {
+            self.named
+                .push(format!("and {more} more lines without an audit event"));
+        }
+        self.named
+    }
+}
