@@ -6,8 +6,9 @@ use super::chain::Build;
 use super::places::{item, member};
 use super::plugin::Remote;
 use super::{defaults, env};
+use crate::identity::outgoing::{ClientCert, Credentials};
 use crate::plugins::breaker;
-use crate::plugins::http::{ClientCert, Credentials, Settings};
+use crate::plugins::http::Settings;
 
 /// Headers that belong to one connection or one caller and are never passed on.
 const NEVER_FORWARDED: [&str; 8] = [
