@@ -10,6 +10,7 @@ use prometheus::{
     IntGaugeVec, Opts, Registry, TextEncoder,
 };
 
+use super::audit::AuditVectors;
 use super::workers::WorkerVectors;
 use crate::admission::decision::{Decision, Part, PartResult};
 use crate::admission::review::Kind;
@@ -39,7 +40,8 @@ pub struct Metrics {
     config_info: IntGaugeVec,
     certificate_expiration: IntGaugeVec,
     pub audit_event_total: IntCounter,
-    pub audit_error_total: IntCounterVec,
+    /// What becomes of audit events.
+    pub audit: AuditVectors,
     /// Worker processes of Python plugins.
     pub workers: WorkerVectors,
 }
@@ -72,9 +74,7 @@ impl Metrics {
     /// When a metric cannot be registered, which is a defect of this table.
     pub fn new() -> Result<Self, prometheus::Error> {
         let registry = Registry::new();
-        let table = Table {
-            registry: &registry,
-        };
+        let table = Table::of(&registry);
 
         let requests = table.counters(
             "request_total",
@@ -183,10 +183,13 @@ impl Metrics {
                 "audit_event_total",
                 "Audit events given to the sinks, whether these took them or not.",
             )?,
-            audit_error_total: table.counters(
-                "audit_error_total",
-                "Audit events that a sink did not take.",
-                &["sink"],
+            audit: AuditVectors::register(
+                &table,
+                table.counters(
+                    "audit_error_total",
+                    "Audit events that a sink did not take.",
+                    &["sink"],
+                )?,
             )?,
             workers: WorkerVectors::register(&table)?,
             registry: registry.clone(),
@@ -341,7 +344,11 @@ pub(super) struct Table<'r> {
     registry: &'r Registry,
 }
 
-impl Table<'_> {
+impl<'r> Table<'r> {
+    pub fn of(registry: &'r Registry) -> Self {
+        Self { registry }
+    }
+
     pub fn counters(
         &self,
         name: &str,
@@ -351,7 +358,7 @@ impl Table<'_> {
         self.register(IntCounterVec::new(opts(name, help), labels)?)
     }
 
-    fn counter(&self, name: &str, help: &str) -> Result<IntCounter, prometheus::Error> {
+    pub fn counter(&self, name: &str, help: &str) -> Result<IntCounter, prometheus::Error> {
         self.register(IntCounter::with_opts(opts(name, help))?)
     }
 

@@ -203,7 +203,14 @@ impl Drop for Turn {
 async fn record(shared: &Shared, live: &Live, decision: Decision, started: Instant) -> Decision {
     let decision = match write(shared, live, &decision, started).await {
         Ok(()) => decision,
-        Err(unwritten) => Decision::refused(Arc::clone(&decision.review), &unwritten.to_string()),
+        Err(unwritten) => {
+            shared.metrics.audit.requests_rejected.inc();
+            let denial = Decision::refused(Arc::clone(&decision.review), &unwritten.to_string());
+            let record = recorded(live, &denial, started);
+            record.log();
+            live.audit.write_denial(&record, &unwritten);
+            denial
+        }
     };
     let took = started.elapsed();
     shared.metrics.decided(&decision, took);
@@ -217,19 +224,21 @@ async fn write(
     decision: &Decision,
     started: Instant,
 ) -> Result<(), Unwritten> {
-    let took = started.elapsed();
-    let completed = decision.review.received + took;
-    let stage = Stage::ResponseComplete;
-    let record = Record {
-        decision,
-        stage,
-        took,
-        completed,
-        configuration: &live.hash,
-    };
+    let record = recorded(live, decision, started);
     record.log();
     shared.metrics.audit_event_total.inc();
     live.audit.write(&record).await
+}
+
+fn recorded<'r>(live: &'r Live, decision: &'r Decision, started: Instant) -> Record<'r> {
+    let took = started.elapsed();
+    Record {
+        decision,
+        stage: Stage::ResponseComplete,
+        took,
+        completed: decision.review.received + took,
+        configuration: &live.hash,
+    }
 }
 
 /// Asks the monitored plugins after the answer, so that they cost the user nothing.

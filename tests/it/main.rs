@@ -10,6 +10,7 @@
 
 mod harness;
 
+mod audit;
 mod chain;
 mod documents;
 mod examples;
