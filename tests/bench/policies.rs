@@ -1,5 +1,5 @@
-//! What one review costs in rules: `effective`, and all built-in policies together, on a spec of
-//! median size. The reference is a fixed amount of arithmetic, so that figures of two machines
+//! What one review costs in rules: `effective`, all built-in policies together, and its audit line, on a
+//! spec of median size. The reference is a fixed amount of arithmetic, so that figures of two machines
 //! compare.
 
 #![allow(clippy::unwrap_used, reason = "a benchmark stops at the first error")]
@@ -8,7 +8,7 @@ use std::fs;
 use std::hint::black_box;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use criterion::{Criterion, criterion_group, criterion_main};
@@ -18,6 +18,7 @@ use dstack_admission::admission::revision::Revision;
 use dstack_admission::admission::verdict::{Call, Phase};
 use dstack_admission::config::{self, resolve};
 use dstack_admission::engine::Engine;
+use dstack_admission::observe::record::{Level, Record, Stage};
 use dstack_admission::plugins::Backend;
 use dstack_admission::protocol::dstack::decode_request;
 use tokio::time::Instant;
@@ -93,6 +94,27 @@ fn the_library(c: &mut Criterion) {
     group.finish();
 }
 
+/// The audit line of one review that every built-in policy has looked at.
+fn the_record(c: &mut Criterion) {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .build()
+        .unwrap();
+    let decision = runtime.block_on(engine().decide(Arc::new(review()), Instant::now()));
+    let record = Record {
+        decision: &decision,
+        stage: Stage::ResponseComplete,
+        took: Duration::from_millis(1),
+        completed: SystemTime::now(),
+        configuration: "0123456789abcdef0123456789abcdef01234567",
+    };
+    let mut group = c.benchmark_group("record");
+    for level in [Level::Metadata, Level::Patch, Level::Spec] {
+        group.bench_function(level.as_str(), |b| b.iter(|| record.audit_line(level)));
+    }
+    group.finish();
+}
+
 /// Each built-in policy in the phases in which it is called.
 fn each_policy(c: &mut Criterion) {
     let review = Arc::new(review());
@@ -130,6 +152,7 @@ criterion_group!(
     reference,
     what_a_spec_asks_for,
     the_library,
+    the_record,
     each_policy
 );
 criterion_main!(benches);

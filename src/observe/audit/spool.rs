@@ -205,22 +205,33 @@ impl Spool {
         fs::remove_file(segment_path(&self.directory, front.id))
     }
 
+    /// Adds lines, to as many segments as they fill.
     fn append(&self, lines: &[u8], durability: Durability) -> Appended {
         let mut state = self.state();
-        if let Err(error) = self.make_room(&mut state, lines.len() as u64) {
-            return Appended::nothing(error);
+        let (mut whole, mut error) = (0, None);
+        while whole < lines.len() && error.is_none() {
+            let rest = &lines[whole..];
+            let part = &rest[..first_lines(rest, state.segment_size())];
+            let appended = self.append_part(&mut state, part, durability);
+            whole += appended.whole;
+            error = appended.error;
         }
-        let state_ref = &mut *state;
-        let (Some(open), Some(segment)) = (state_ref.open.as_mut(), state_ref.segments.back_mut())
-        else {
-            return Appended::nothing(ErrorKind::NotFound.into());
-        };
-        let appended = open.append(lines, durability);
-        segment.bytes = open.length;
-        segment.events += newlines(&lines[..appended.whole]);
         self.measure(&state);
         drop(state);
         self.grown.notify_one();
+        Appended { whole, error }
+    }
+
+    fn append_part(&self, state: &mut State, part: &[u8], durability: Durability) -> Appended {
+        if let Err(error) = self.make_room(state, part.len() as u64) {
+            return Appended::nothing(error);
+        }
+        let (Some(open), Some(segment)) = (state.open.as_mut(), state.segments.back_mut()) else {
+            return Appended::nothing(ErrorKind::NotFound.into());
+        };
+        let appended = open.append(part, durability);
+        segment.bytes = open.length;
+        segment.events += newlines(&part[..appended.whole]);
         appended
     }
 
@@ -231,9 +242,9 @@ impl Spool {
                 return Err(io::Error::new(ErrorKind::StorageFull, "the spool is full"));
             }
         }
-        let size = (state.limit / SEGMENTS).max(1);
+        let size = state.segment_size();
         let last = state.segments.back();
-        if state.open.is_some() && last.is_some_and(|last| last.bytes < size) {
+        if state.open.is_some() && last.is_some_and(|last| last.bytes + more <= size) {
             return Ok(());
         }
         let id = last.map_or_else(|| noted(&self.directory).0, |last| last.id + 1);
@@ -281,6 +292,10 @@ impl Spool {
 }
 
 impl State {
+    fn segment_size(&self) -> u64 {
+        (self.limit / SEGMENTS).max(1)
+    }
+
     fn bytes(&self) -> u64 {
         self.segments.iter().map(|segment| segment.bytes).sum()
     }
@@ -331,6 +346,17 @@ fn count(path: &Path, from: u64) -> io::Result<u64> {
 
 fn newlines(lines: &[u8]) -> u64 {
     lines.iter().filter(|byte| **byte == b'\n').count() as u64
+}
+
+/// How many bytes of lines make up at most so many bytes, or one line.
+fn first_lines(lines: &[u8], most: u64) -> usize {
+    let most = usize::try_from(most).unwrap_or(usize::MAX);
+    let Some(within) = lines.get(..most) else {
+        return lines.len();
+    };
+    let last = within.iter().rposition(|byte| *byte == b'\n');
+    let next = || lines.iter().position(|byte| *byte == b'\n');
+    last.or_else(next).map_or(lines.len(), |at| at + 1)
 }
 
 /// Whole lines between two offsets: at most so many, and not many bytes unless one line has them.

@@ -85,10 +85,9 @@ async fn other_sinks_on_a_full_disk_count_what_is_lost(#[values("batch", "blocki
     assert!(sidecar.metric(&lost).await > 0.0);
     let recorded: Vec<_> = events(&path).iter().map(id).collect();
     assert_eq!(recorded, answered[..recorded.len()]);
-    let said = sidecar
-        .logged("audit events not written")
-        .expect("it says so");
-    assert_eq!(said["sink"], json!(sink));
+    let lost = "audit events not written";
+    eventually("it says so", async || sidecar.logged(lost).is_some()).await;
+    assert_eq!(sidecar.logged(lost).unwrap()["sink"], json!(sink));
     assert_eq!(sidecar.metric("audit_requests_rejected_total").await, 0.0);
 }
 

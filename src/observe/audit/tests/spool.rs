@@ -82,7 +82,7 @@ fn what_was_not_taken_survives_a_restart_and_what_was_does_not_come_again() {
 #[test]
 fn a_full_spool_drops_the_oldest_segment_and_counts_it() {
     let directory = tempfile::tempdir().unwrap();
-    // Lines of 11 bytes; a segment has 100 bytes at least, so 10 lines.
+    // Lines of 11 bytes; a segment has 100 bytes, so nine lines.
     let (spool, registry) = open(directory.path(), 1600);
     for start in (0..300).step_by(10) {
         add(&spool, &numbered(start..start + 10));
@@ -105,14 +105,26 @@ fn a_batch_under_way_is_not_dropped() {
     let dropped = metric(&registry, "audit_dropped_total", "spool_full") as u32;
     spool.done(&batch).unwrap();
     let rest = drain(&spool, 100);
-    assert_eq!(rest, numbered(3..10) + &numbered(10 + dropped..300));
+    // Nine lines fill a segment of 100 bytes.
+    assert_eq!(rest, numbered(3..9) + &numbered(9 + dropped..300));
 }
 
 #[test]
-fn lines_that_never_fit_are_not_taken() {
+fn many_lines_at_once_fill_many_segments() {
+    let directory = tempfile::tempdir().unwrap();
+    let (spool, registry) = open(directory.path(), 1600);
+    add(&spool, &numbered(0..500));
+    let dropped = metric(&registry, "audit_dropped_total", "spool_full") as u32;
+    assert!(metric(&registry, "audit_spool_bytes", "sink") <= 1600.0);
+    assert_eq!(drain(&spool, 100), numbered(dropped..500));
+}
+
+#[test]
+fn a_line_that_never_fits_is_not_taken() {
     let directory = tempfile::tempdir().unwrap();
     let (spool, _) = open(directory.path(), 1600);
     add(&spool, &numbered(0..10));
-    let appended = Arc::clone(&spool).append(numbered(0..200).as_bytes(), Durability::Written);
+    let line = [&[b' '; 2000][..], b"\n"].concat();
+    let appended = Arc::clone(&spool).append(&line, Durability::Written);
     assert!(appended.whole == 0 && appended.error.is_some());
 }
