@@ -94,7 +94,7 @@ pub struct HttpSink {
     pub format: Option<HttpFormat>,
     /// The labels of Loki's stream. Without any, `job: dstack-admission`.
     #[serde(default)]
-    #[schemars(length(max = 15), extend("examples" = [{"job": "dstack-admission", "cluster": "prod"}]))]
+    #[schemars(extend("maxProperties" = 15, "examples" = [{"job": "dstack-admission", "cluster": "prod"}]))]
     pub labels: BTreeMap<String, String>,
     /// When an answer may leave. What it waits for is its record in the spool.
     #[schemars(extend("default" = "batch"))]

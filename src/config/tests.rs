@@ -1,5 +1,6 @@
 mod hostile;
 mod mistakes;
+mod sinks;
 
 use std::time::Duration;
 

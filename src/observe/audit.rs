@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout_at};
 
 use super::record::{Level, Record};
 use meters::SinkMeters;
@@ -141,14 +141,16 @@ impl Audit {
         let Some(line) = self.line(record) else {
             return Ok(());
         };
-        let failed = self.give(&line, |mode| mode == Mode::BlockingStrict).await;
+        let until = Instant::now() + PATIENCE;
+        let strict = |mode| mode == Mode::BlockingStrict;
+        let failed = self.give(&line, until, strict).await;
         if let Some((_, failure)) = failed.first() {
             let why = failure.for_the_user();
             let gone = failed.iter().filter(|(_, failure)| !failure.is_late());
             let gone = gone.map(|(index, _)| *index).collect();
             return Err(Unwritten { why, gone });
         }
-        self.give(&line, |mode| mode != Mode::BlockingStrict).await;
+        self.give(&line, until, |mode| !strict(mode)).await;
         Ok(())
     }
 
@@ -170,9 +172,14 @@ impl Audit {
         (!self.sinks.is_empty()).then(|| record.audit_line(self.level))
     }
 
-    /// Gives a line to the sinks of some modes at once and waits for what they wait for. Returns
-    /// which have not got it, and why.
-    async fn give(&self, line: &[u8], of: impl Fn(Mode) -> bool) -> Vec<(usize, Failure)> {
+    /// Gives a line to the sinks of some modes at once and waits for what they wait for, but not
+    /// beyond a moment. Returns which have not got it, and why.
+    async fn give(
+        &self,
+        line: &[u8],
+        until: Instant,
+        of: impl Fn(Mode) -> bool,
+    ) -> Vec<(usize, Failure)> {
         let sinks = self.sinks.iter().enumerate();
         let given = sinks
             .filter(|(_, sink)| of(sink.mode))
@@ -181,7 +188,7 @@ impl Audit {
         for (index, sink, given) in given.collect::<Vec<_>>() {
             let done = match given {
                 Given::Done(done) => done,
-                Given::Waits(told) => match timeout(PATIENCE, told).await {
+                Given::Waits(told) => match timeout_at(until, told).await {
                     Ok(told) => told.unwrap_or(Err(Failure::Closed)),
                     Err(_) => {
                         sink.meters.late(&Failure::Late);

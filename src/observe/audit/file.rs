@@ -49,6 +49,9 @@ impl AuditFile {
     /// When it cannot be opened, or there is no thread to compress old files.
     pub fn open(path: &Path, rotation: &Rotation) -> io::Result<Self> {
         let lines = WholeLines::open(path)?;
+        if lines.is_regular() {
+            sync_directory(backups::directory(path))?;
+        }
         let tidying = tidy_elsewhere(path)?;
         let mut file = Self {
             path: path.to_owned(),

@@ -166,7 +166,7 @@ impl Shipper {
                         tracing::info!(url, "audit events are shipped again");
                     }
                     self.meters.shipped(batch.events);
-                    (pause, most) = (FIRST_PAUSE, usize::MAX);
+                    (pause, most) = (FIRST_PAUSE, most.saturating_mul(2));
                     self.done(batch).await;
                 }
                 Attempt::TooLarge if batch.events > 1 => most = batch.events as usize / 2,
@@ -187,8 +187,9 @@ impl Shipper {
                     if !std::mem::replace(&mut failing, true) {
                         tracing::warn!(url, why, "audit events are not shipped; they wait on disk");
                     }
-                    let rest = asked.unwrap_or(pause).min(LONGEST_PAUSE.max(pause));
-                    self.rest(jittered(rest)).await;
+                    let rest =
+                        asked.map_or_else(|| jittered(pause), |asked| asked.min(LONGEST_PAUSE));
+                    self.rest(rest).await;
                     pause = (pause * 2).min(LONGEST_PAUSE);
                 }
             }

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use sha1::{Digest, Sha1};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -224,6 +225,8 @@ impl ShippingTask {
         meters: &Arc<SinkMeters>,
     ) -> Result<Self, String> {
         let receiver = Receiver::new(&http.shipping)?;
+        fs::create_dir_all(state_dir)
+            .map_err(|error| format!("{}: {error}", state_dir.display()))?;
         let directory = spool_directory(state_dir, &http.name);
         let spool = Spool::open(&directory, http.spool_bytes, Arc::clone(meters));
         let spool = spool.map_err(|error| format!("{}: {error}", directory.display()))?;
@@ -256,12 +259,15 @@ impl ShippingTask {
 
 /// Where an HTTP sink's events wait: below `stateDir`, named after the sink.
 fn spool_directory(state_dir: &Path, name: &str) -> PathBuf {
-    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-');
-    let name: String = name
-        .chars()
-        .map(|c| if plain(c) { c } else { '_' })
-        .collect();
-    state_dir.join("spool").join(name)
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || c == '-';
+    let spool = state_dir.join("spool");
+    if name.chars().all(is_plain) {
+        return spool.join(name);
+    }
+    // Two names that differ in other characters have two directories.
+    let plain = name.replace(|c| !is_plain(c), "_");
+    let digest = format!("{:x}", Sha1::digest(name));
+    spool.join(format!("{plain}-{}", &digest[..8]))
 }
 
 /// Standard output.

@@ -166,7 +166,7 @@ impl WholeLines {
     }
 
     fn cut(&mut self, to: u64) {
-        self.torn = self.file.set_len(to).is_err();
+        self.torn = !self.regular || self.file.set_len(to).is_err();
     }
 }
 
@@ -175,7 +175,18 @@ impl WholeLines {
 /// # Errors
 /// When the system does not.
 pub(super) fn sync_directory(directory: &Path) -> io::Result<()> {
-    File::open(directory)?.sync_all()
+    match File::open(directory)?.sync_all() {
+        // Some file systems have no such thing.
+        Err(error)
+            if matches!(
+                error.kind(),
+                ErrorKind::InvalidInput | ErrorKind::Unsupported
+            ) =>
+        {
+            Ok(())
+        }
+        synced => synced,
+    }
 }
 
 /// Writes until the end or an error, and tells how far it came.

@@ -172,8 +172,8 @@ impl Writer {
             queue.waiting.push(Waiting { end, tell });
             Given::Waits(told)
         };
-        drop(queue);
         self.shared.meters.waiting.inc();
+        drop(queue);
         if wake {
             self.shared.grown.notify_one();
         }
