@@ -12,14 +12,17 @@ const FLOORS: [(&str, &[&str]); 10] = [
     ("plugins", &["admission", "protocol", "identity"]),
     // The only one to join the chain and what plugins are.
     ("engine", &["admission", "plugins"]),
-    ("observe", &["admission"]),
+    ("observe", &["admission", "identity"]),
     ("certs", &[]),
     (
         "server",
         &["admission", "protocol", "identity", "engine", "observe"],
     ),
     // Builds what it describes, and drives none of it.
-    ("config", &["admission", "plugins", "observe", "server"]),
+    (
+        "config",
+        &["admission", "identity", "plugins", "observe", "server"],
+    ),
     // The only one to join everything.
     (
         "cli",

@@ -3,6 +3,7 @@
 //! Every problem is reported at once, each with the line and key path where it stands. Nothing
 //! here opens a file that the configuration names, and no secret is ever in the configuration.
 
+pub mod audit;
 mod chain;
 mod check;
 pub mod defaults;
@@ -19,6 +20,7 @@ mod recording;
 mod remote;
 pub mod resolve;
 pub mod schema;
+mod sinks;
 pub(crate) mod suggest;
 pub mod units;
 mod words;

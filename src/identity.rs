@@ -1,6 +1,8 @@
 //! Files by which one end of a connection knows the other: secrets, certificates and keys. Every
 //! error names its file.
 
+pub mod outgoing;
+
 use std::fmt;
 use std::fs;
 use std::path::Path;

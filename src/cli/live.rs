@@ -9,7 +9,7 @@ use crate::admission::chain::Member;
 use crate::certs::{self, Made};
 use crate::config::resolve::{Settings, Tls, worst_case};
 use crate::engine::Engine;
-use crate::observe::audit::{Audit, Target};
+use crate::observe::audit::{Audit, Form, Format, Sinks, Target};
 use crate::observe::metrics::Metrics;
 use crate::plugins::Plugin;
 use crate::server::{Live, tls};
@@ -30,7 +30,11 @@ pub(super) struct InForce {
 
 /// Makes settings what connections use: certificates, sinks, the engine. Blocks for as long as
 /// reading and writing files takes.
-pub(super) fn go_live(settings: Settings, metrics: &Metrics) -> anyhow::Result<InForce> {
+pub(super) fn go_live(
+    settings: Settings,
+    metrics: &Metrics,
+    sinks: &Sinks,
+) -> anyhow::Result<InForce> {
     let configz = configz(&settings);
     let (tls, made) = match settings.tls {
         Tls::Off => (None, None),
@@ -59,8 +63,8 @@ pub(super) fn go_live(settings: Settings, metrics: &Metrics) -> anyhow::Result<I
     if let Some(loaded) = &tls {
         metrics.certificate_expires("server", loaded.expires);
     }
-    let audit = Audit::open(&settings.audit, metrics.audit_error_total.clone())
-        .map_err(anyhow::Error::msg)?;
+    let audit =
+        Audit::open(&settings.audit, sinks, &settings.state_dir).map_err(anyhow::Error::msg)?;
     metrics.deadline(settings.deadline);
     metrics.count_projects(settings.metrics.projects);
     let kind_of = |plugin: &Plugin| plugin.backend.as_str();
@@ -85,10 +89,7 @@ pub(super) fn go_live(settings: Settings, metrics: &Metrics) -> anyhow::Result<I
 fn configz(settings: &Settings) -> String {
     let period = |period| humantime::format_duration(period).to_string();
     let limits = &settings.limits;
-    let sinks = settings.audit.sinks.iter().map(|sink| match sink {
-        Target::Stdout => json!({"stdout": {}}),
-        Target::File { path, mode } => json!({"file": {"path": path, "mode": format!("{mode:?}")}}),
-    });
+    let sinks = settings.audit.sinks.iter().map(shown_sink);
     let tls = match &settings.tls {
         Tls::Off => "off",
         Tls::Made { .. } => "made",
@@ -136,4 +137,31 @@ fn shown_plugin(member: &Member<Plugin>) -> serde_json::Value {
         "reinvocation": format!("{:?}", member.reinvocation),
         "timeout": humantime::format_duration(member.timeout).to_string(),
     })
+}
+
+fn shown_sink(sink: &Target) -> serde_json::Value {
+    let mode = sink.mode().as_str();
+    match sink {
+        Target::Stdout => json!({"stdout": {}}),
+        Target::File(file) => {
+            let keep = &file.rotation.keep;
+            let period = |period| humantime::format_duration(period).to_string();
+            json!({"file": {
+                "path": file.path,
+                "mode": mode,
+                "maxSize": file.rotation.max_size,
+                "rotateEvery": file.rotation.every.map(period),
+                "maxAge": keep.max_age.map(period),
+                "maxBackups": keep.max_backups,
+                "compress": keep.form == Form::Gzip,
+            }})
+        }
+        Target::Http(http) => {
+            let format = match &http.shipping.format {
+                Format::Ndjson => "ndjson",
+                Format::Loki { .. } => "loki",
+            };
+            json!({"http": {"name": http.name, "mode": mode, "format": format}})
+        }
+    }
 }

@@ -12,6 +12,7 @@ use super::load::{fingerprint, load};
 use super::workers;
 use crate::admission::schema::SpecSchemas;
 use crate::config::resolve::Settings;
+use crate::observe::audit::Sinks;
 use crate::plugins::python::{Pools, remove_unused_environments};
 use crate::server::Shared;
 
@@ -28,6 +29,8 @@ pub(super) struct Watch {
     pub schemas: Arc<SpecSchemas>,
     /// The workers of Python plugins; those of a plugin that did not change go on.
     pub pools: Arc<Pools>,
+    /// The open audit sinks; those that did not change go on.
+    pub sinks: Arc<Sinks>,
     /// The state of the inputs that is in force.
     pub known: [u8; 20],
     pub bound: Bound,
@@ -104,8 +107,8 @@ impl Watch {
             .await
             .map_err(|why| why.to_string())?;
         let (inputs, state_dir) = (settings.inputs.clone(), settings.state_dir.clone());
-        let shared = Arc::clone(shared);
-        blocking(move || put_in_force(settings, &shared)).await?;
+        let (shared, sinks) = (Arc::clone(shared), Arc::clone(&self.sinks));
+        blocking(move || put_in_force(settings, &shared, &sinks)).await?;
         remove_unused_environments(&state_dir).await;
         Ok(inputs)
     }
@@ -119,8 +122,9 @@ async fn blocking<T: Send + 'static>(
     done.unwrap_or_else(|panic| Err(panic.to_string()))
 }
 
-fn put_in_force(settings: Settings, shared: &Shared) -> Result<(), String> {
-    let in_force = go_live(settings, &shared.metrics).map_err(|error| format!("{error:#}"))?;
+fn put_in_force(settings: Settings, shared: &Shared, sinks: &Sinks) -> Result<(), String> {
+    let in_force =
+        go_live(settings, &shared.metrics, sinks).map_err(|error| format!("{error:#}"))?;
     let hash = in_force.live.hash.clone();
     shared.live.store(Arc::new(in_force.live));
     shared.metrics.reloaded(&hash, SystemTime::now());

@@ -17,6 +17,7 @@ use super::{not_loaded, reload, unusable, workers};
 use crate::admission::schema::SpecSchemas;
 use crate::certs::Made;
 use crate::config::resolve::Settings;
+use crate::observe::audit::Sinks;
 use crate::observe::logs;
 use crate::observe::metrics::Metrics;
 use crate::plugins::python::remove_unused_environments;
@@ -54,6 +55,8 @@ async fn serve(
     let mut term = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let hangup = signal(SignalKind::hangup())?;
+    // Without a handler, a file that reaches the process's limit of size ends the process.
+    let _file_size = signal(SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw()))?;
 
     let metrics = Arc::new(Metrics::new()?);
     let server = Server::bind(settings.listen, Some(settings.admin)).await?;
@@ -76,7 +79,8 @@ async fn serve(
         return Ok(not_loaded(&why)?);
     }
     let state_dir = settings.state_dir.clone();
-    let in_force = go_live(settings, &metrics)?;
+    let sinks = Arc::new(Sinks::new(metrics.audit.clone()));
+    let in_force = go_live(settings, &metrics, &sinks)?;
     metrics.loaded(&in_force.live.hash, SystemTime::now());
     announce(&server, host.as_ref(), &in_force).context("standard output")?;
 
@@ -90,6 +94,7 @@ async fn serve(
         inputs,
         schemas,
         pools: Arc::clone(&pools),
+        sinks: Arc::clone(&sinks),
         known,
         bound,
     };
@@ -107,6 +112,7 @@ async fn serve(
     };
     reloading.abort();
     pools.stop().await;
+    tokio::task::spawn_blocking(move || sinks.close()).await?;
     match in_time {
         true => tracing::info!("drained"),
         false => tracing::warn!("stopped before every review in hand had ended"),

@@ -27,6 +27,14 @@ pub const MAX_RESPONSE_BYTES: ByteCount = ByteCount(8 << 20);
 pub const BREAKER_FAILURES: u32 = 5;
 pub const BREAKER_OPEN_FOR: Period = seconds(10);
 
+/// Of one audit file.
+pub const AUDIT_MAX_SIZE: ByteCount = ByteCount(100_000_000);
+pub const AUDIT_MAX_BACKUPS: u32 = 10;
+/// Records of one request, as Kubernetes' webhook backend has it.
+pub const AUDIT_BATCH_MAX_SIZE: u32 = 400;
+pub const AUDIT_BATCH_MAX_WAIT: Period = seconds(1);
+pub const AUDIT_SPOOL: ByteCount = ByteCount(256 << 20);
+
 /// Worker processes of a Python plugin.
 pub const WORKERS: u32 = 1;
 

@@ -13,6 +13,7 @@ use serde::Deserialize;
 use serde::de::{self, Deserializer, MapAccess, Visitor, value::MapAccessDeserializer};
 
 use super::Document;
+use super::audit::Sink;
 use super::defaults;
 use super::plugin::{Basic, Match, PluginEntry};
 use super::recording::AuditRule;
@@ -230,60 +231,6 @@ pub enum AuditLevel {
     /// Also the spec, without its secrets.
     Spec,
 }
-
-/// Where records go. Exactly one of the keys.
-#[derive(Clone, Debug, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Sink {
-    /// A file, one JSON line a record.
-    pub file: Option<FileSink>,
-    /// Standard output, one JSON line a record.
-    pub stdout: Option<StdoutSink>,
-}
-
-impl Sink {
-    /// The names of the sinks that are given, of which there should be one.
-    pub fn given(&self) -> Vec<&'static str> {
-        let keys = [
-            ("file", self.file.is_some()),
-            ("stdout", self.stdout.is_some()),
-        ];
-        let given = keys.into_iter().filter(|(_, given)| *given);
-        given.map(|(key, _)| key).collect()
-    }
-}
-
-/// A file of records.
-#[derive(Clone, Debug, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct FileSink {
-    /// The file.
-    #[schemars(extend("examples" = ["/var/log/dstack-admission/audit.log"]))]
-    pub path: PathBuf,
-    /// When an answer may leave: Kubernetes' modes of audit backends.
-    pub mode: Option<SinkMode>,
-    /// The size at which a new file is begun.
-    pub max_size: Option<ByteCount>,
-    /// How many old files are kept.
-    pub max_backups: Option<u32>,
-}
-
-/// When an answer may leave.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-pub enum SinkMode {
-    /// At once; records are written in batches.
-    Batch,
-    /// After its record is handed to the operating system.
-    Blocking,
-    /// After its record is on disk; a record that cannot be written denies.
-    BlockingStrict,
-}
-
-/// Standard output has no settings: `stdout: {}`.
-#[derive(Clone, Debug, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct StdoutSink {}
 
 /// Who is exempt from which plugins, why and until when.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]

@@ -1,13 +1,17 @@
 //! From a remote plugin's settings as typed to what its client is made of.
 
+use std::path::{Path, PathBuf};
+
 use http::{HeaderName, Uri};
 
 use super::chain::Build;
+use super::notes::Notes;
 use super::places::{item, member};
-use super::plugin::Remote;
+use super::plugin::{Basic, Remote};
 use super::{defaults, env};
+use crate::identity::outgoing::{ClientCert, Credentials};
 use crate::plugins::breaker;
-use crate::plugins::http::{ClientCert, Credentials, Settings};
+use crate::plugins::http::Settings;
 
 /// Headers that belong to one connection or one caller and are never passed on.
 const NEVER_FORWARDED: [&str; 8] = [
@@ -24,55 +28,25 @@ const NEVER_FORWARDED: [&str; 8] = [
 impl Build<'_> {
     /// The settings of a plugin that is called over HTTP. Notes all that is wrong with them.
     pub(super) fn remote(&mut self, remote: &Remote, path: &str) -> Option<Settings> {
-        let url = self.url(remote, path);
-        let client_cert = match (&remote.client_cert_file, &remote.client_key_file) {
-            (Some(cert), Some(key)) => Some(ClientCert {
-                cert_file: cert.clone(),
-                key_file: key.clone(),
-            }),
-            (None, None) => None,
-            (Some(_), None) => {
-                self.notes.problem(
-                    member(path, "clientCertFile"),
-                    "needs `clientKeyFile` beside it",
-                );
-                None
-            }
-            (None, Some(_)) => {
-                self.notes.problem(
-                    member(path, "clientKeyFile"),
-                    "needs `clientCertFile` beside it",
-                );
-                None
-            }
-        };
-        let credentials = match (&remote.bearer_token_file, &remote.basic) {
-            (None, None) => None,
-            (Some(file), None) => Some(Credentials::Bearer {
-                token_file: file.clone(),
-            }),
-            (None, Some(basic)) => Some(Credentials::Basic {
-                username: basic.username.clone(),
-                password_file: basic.password_file.clone(),
-            }),
-            (Some(_), Some(_)) => {
-                self.notes.problem(
-                    member(path, "basic"),
-                    "give only one of `basic` and `bearerTokenFile`",
-                );
-                None
-            }
-        };
-        let password = remote.basic.as_ref().map(|basic| &basic.password_file);
-        let files = [
-            &remote.ca_file,
-            &remote.client_cert_file,
-            &remote.client_key_file,
-            &remote.bearer_token_file,
-        ];
-        for file in files.into_iter().flatten().chain(password) {
-            self.notes.input(file);
-        }
+        let url = self.notes.outgoing_url(
+            &remote.url,
+            remote.allow_plain_http,
+            "the specs and their secrets",
+            &member(path, "url"),
+        );
+        let (cert, key) = (&remote.client_cert_file, &remote.client_key_file);
+        let client_cert = self
+            .notes
+            .client_cert(cert.as_deref(), key.as_deref(), path);
+        let credentials = self.notes.credentials(
+            remote.bearer_token_file.as_deref(),
+            remote.basic.as_ref(),
+            path,
+        );
+        self.notes.outgoing_inputs(
+            [&remote.ca_file, cert, key, &remote.bearer_token_file],
+            remote.basic.as_ref(),
+        );
         let max_response_bytes = remote
             .max_response_bytes
             .unwrap_or(defaults::MAX_RESPONSE_BYTES)
@@ -98,33 +72,6 @@ impl Build<'_> {
         })
     }
 
-    fn url(&mut self, remote: &Remote, path: &str) -> Option<Uri> {
-        let path = member(path, "url");
-        let expanded = env::expand_env(&remote.url, |name| std::env::var(name).ok())
-            .map_err(|e| e.to_string());
-        let text = self.notes.noted(&path, expanded)?;
-        let parsed = text.parse::<Uri>().map_err(|e| format!("no URL: {e}"));
-        let url = self.notes.noted(&path, parsed)?;
-        let authority = url
-            .authority()
-            .map(|authority| authority.as_str())
-            .unwrap_or_default();
-        let why = match url.scheme_str() {
-            _ if authority.contains('@') => {
-                "credentials do not belong into a URL: use `basic` or `bearerTokenFile`"
-            }
-            Some("https") => return Some(url),
-            Some("http") if remote.allow_plain_http || is_loopback(&url) => return Some(url),
-            Some("http") => {
-                "plain HTTP beyond loopback shows the specs and their secrets to the network; \
-                 use https, or set `allowPlainHttp: true`"
-            }
-            _ => "write a whole URL, such as `https://policy.example.com/validate`",
-        };
-        self.notes.problem(path, why);
-        None
-    }
-
     fn forward_headers(&mut self, remote: &Remote, path: &str) -> Vec<HeaderName> {
         let mut names = Vec::new();
         for (index, text) in remote.forward_headers.iter().enumerate() {
@@ -148,6 +95,100 @@ impl Build<'_> {
             }
         }
         names
+    }
+}
+
+impl Notes {
+    /// The address of something that is called. `what` it is shown must not be read on the way.
+    pub(super) fn outgoing_url(
+        &mut self,
+        text: &str,
+        allow_plain_http: bool,
+        what: &str,
+        path: &str,
+    ) -> Option<Uri> {
+        let expanded =
+            env::expand_env(text, |name| std::env::var(name).ok()).map_err(|e| e.to_string());
+        let text = self.noted(path, expanded)?;
+        let parsed = text.parse::<Uri>().map_err(|e| format!("no URL: {e}"));
+        let url = self.noted(path, parsed)?;
+        let authority = url
+            .authority()
+            .map(|authority| authority.as_str())
+            .unwrap_or_default();
+        let why = match url.scheme_str() {
+            _ if authority.contains('@') => {
+                "credentials do not belong into a URL: use `basic` or `bearerTokenFile`".to_owned()
+            }
+            Some("https") => return Some(url),
+            Some("http") if allow_plain_http || is_loopback(&url) => return Some(url),
+            Some("http") => format!(
+                "plain HTTP beyond loopback shows {what} to the network; \
+                 use https, or set `allowPlainHttp: true`"
+            ),
+            _ => "write a whole URL, such as `https://policy.example.com/validate`".to_owned(),
+        };
+        self.problem(path, why);
+        None
+    }
+
+    /// The certificate that is shown, of the map at `path`.
+    pub(super) fn client_cert(
+        &mut self,
+        cert: Option<&Path>,
+        key: Option<&Path>,
+        path: &str,
+    ) -> Option<ClientCert> {
+        match (cert, key) {
+            (Some(cert), Some(key)) => {
+                return Some(ClientCert {
+                    cert_file: cert.to_owned(),
+                    key_file: key.to_owned(),
+                });
+            }
+            (None, None) => {}
+            (Some(_), None) => {
+                let place = member(path, "clientCertFile");
+                self.problem(place, "needs `clientKeyFile` beside it");
+            }
+            (None, Some(_)) => {
+                let place = member(path, "clientKeyFile");
+                self.problem(place, "needs `clientCertFile` beside it");
+            }
+        }
+        None
+    }
+
+    /// The credentials that are shown, of the map at `path`.
+    pub(super) fn credentials(
+        &mut self,
+        token_file: Option<&Path>,
+        basic: Option<&Basic>,
+        path: &str,
+    ) -> Option<Credentials> {
+        match (token_file, basic) {
+            (None, None) => None,
+            (Some(file), None) => Some(Credentials::Bearer {
+                token_file: file.to_owned(),
+            }),
+            (None, Some(basic)) => Some(Credentials::Basic {
+                username: basic.username.clone(),
+                password_file: basic.password_file.clone(),
+            }),
+            (Some(_), Some(_)) => {
+                let place = member(path, "basic");
+                self.problem(place, "give only one of `basic` and `bearerTokenFile`");
+                None
+            }
+        }
+    }
+
+    /// Remembers the files by which a connection is made.
+    pub(super) fn outgoing_inputs(&mut self, files: [&Option<PathBuf>; 4], basic: Option<&Basic>) {
+        let password = basic.map(|basic| &basic.password_file);
+        for file in files.into_iter().flatten().chain(password) {
+            self.input(file);
+        }
     }
 }
 

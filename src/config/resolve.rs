@@ -8,13 +8,13 @@ use std::time::{Duration, SystemTime};
 
 use rustls_pki_types::ServerName;
 
-use super::file::{self, LogFormat, LogLevel, SinkMode};
+use super::file::{self, LogFormat, LogLevel};
 use super::notes::Notes;
 use super::places::item;
 use super::units::{ByteCount, Period};
 use super::{Loaded, Problem, Problems, chain, defaults};
 use crate::admission::chain::Chain;
-use crate::observe::audit::{self, Target};
+use crate::observe::audit;
 use crate::observe::logs::Format;
 use crate::observe::record::Recording;
 use crate::plugins::Plugin;
@@ -300,32 +300,7 @@ impl Notes {
     }
 
     fn audit(&mut self, audit: &file::Audit) -> audit::Settings {
-        let mut sinks = Vec::new();
-        for (index, sink) in audit.sinks.iter().enumerate() {
-            let path = item("audit.sinks", index);
-            match (&sink.file, &sink.stdout) {
-                (Some(file), None) => {
-                    if file.max_size.is_some() || file.max_backups.is_some() {
-                        let message = "files are not rotated by this version: rotate with logrotate and send SIGHUP";
-                        self.warning(format!("{path}.file"), message);
-                    }
-                    let mode = match file.mode {
-                        Some(SinkMode::Batch) => audit::Mode::Batch,
-                        None | Some(SinkMode::Blocking) => audit::Mode::Blocking,
-                        Some(SinkMode::BlockingStrict) => audit::Mode::BlockingStrict,
-                    };
-                    sinks.push(Target::File {
-                        path: file.path.clone(),
-                        mode,
-                    });
-                }
-                (None, Some(_)) => sinks.push(Target::Stdout),
-                _ => self.problem(path, "give one of `file` and `stdout`"),
-            }
-        }
-        if audit.sinks.is_empty() {
-            sinks.push(Target::Stdout);
-        }
+        let sinks = self.sinks(&audit.sinks);
         audit::Settings { sinks }
     }
 

@@ -1,11 +1,13 @@
 mod hostile;
 mod mistakes;
+mod sinks;
 
 use std::time::Duration;
 
 use rstest::rstest;
 
-use super::file::{AuditLevel, SinkMode, Tls};
+use super::audit::SinkMode;
+use super::file::{AuditLevel, Tls};
 use super::plugin::{KindName, Mode, OnConflict, PluginEntry};
 use super::units::{ByteCount, Expiry, Period};
 use super::*;
@@ -84,7 +86,7 @@ fn the_documented_example_is_read() {
     assert_eq!(file.limits.body_bytes, Some(ByteCount(8 << 20)));
     assert!(matches!(file.tls, Some(Tls::Files(files)) if files.client_ca_file.is_some()));
     assert_eq!(file.audit.level, Some(AuditLevel::Patch));
-    let given: Vec<_> = file.audit.sinks.iter().map(file::Sink::given).collect();
+    let given: Vec<_> = file.audit.sinks.iter().map(audit::Sink::given).collect();
     assert_eq!(given, [["file"], ["stdout"]]);
     let sink = file.audit.sinks[0].file.as_ref();
     assert_eq!(sink.and_then(|s| s.mode), Some(SinkMode::BlockingStrict));

@@ -2,21 +2,42 @@
 //!
 //! A sink's mode says what an answer waits for, with Kubernetes' names: `batch` hands the line to
 //! a writer behind it, `blocking` has it written first, `blocking-strict` has it on disk first and
-//! denies when that fails.
+//! denies when that fails. An answer that waits for a disk does not wait for ever.
 
-use std::fs::{File, OpenOptions};
-use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::OpenOptionsExt;
+mod backups;
+mod file;
+mod meters;
+mod push;
+mod ship;
+mod sinks;
+mod spool;
+mod whole;
+mod writer;
+
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+use std::time::Duration;
 
-use prometheus::IntCounterVec;
+use tokio::time::{Instant, timeout_at};
 
-use super::batch::Batch;
 use super::record::Record;
+use meters::SinkMeters;
+use writer::{Failure, Given, Writer};
+
+pub use backups::{Form, Keep};
+pub use file::Rotation;
+pub use meters::AuditVectors;
+pub use push::Format;
+pub use ship::Shipping;
+pub use sinks::Sinks;
+
+/// How long an answer waits for its record. With the chain's deadline of 5 s before it, it still
+/// leaves within the 8 s that the dstack server waits.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
+    /// Each with a name of its own.
     pub sinks: Vec<Target>,
 }
 
@@ -24,12 +45,28 @@ pub struct Settings {
 pub enum Target {
     /// Always in batches, so that nobody who reads slowly can hold up a review.
     Stdout,
-    File {
-        path: PathBuf,
-        mode: Mode,
-    },
+    File(FileTarget),
+    Http(HttpTarget),
 }
 
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FileTarget {
+    pub path: PathBuf,
+    pub mode: Mode,
+    pub rotation: Rotation,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HttpTarget {
+    /// Stands for the sink in metrics, and for its spool below `stateDir`.
+    pub name: String,
+    /// What an answer waits for is its record in the spool.
+    pub mode: Mode,
+    pub shipping: Shipping,
+    pub spool_bytes: u64,
+}
+
+/// When an answer may leave.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
     Batch,
@@ -37,166 +74,138 @@ pub enum Mode {
     BlockingStrict,
 }
 
-/// The open sinks.
-pub struct Audit {
-    sinks: Vec<Sink>,
-    errors: IntCounterVec,
+impl Mode {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Mode::Batch => "batch",
+            Mode::Blocking => "blocking",
+            Mode::BlockingStrict => "blocking-strict",
+        }
+    }
 }
 
-enum Sink {
-    Batch(Batch),
-    Direct {
-        name: String,
-        file: Arc<Mutex<File>>,
-        strict: bool,
-    },
+impl Target {
+    /// What the sink is called in metrics and in the log.
+    pub fn name(&self) -> String {
+        match self {
+            Target::Stdout => "stdout".to_owned(),
+            Target::File(file) => file.path.display().to_string(),
+            Target::Http(http) => http.name.clone(),
+        }
+    }
+
+    pub const fn mode(&self) -> Mode {
+        match self {
+            Target::Stdout => Mode::Batch,
+            Target::File(file) => file.mode,
+            Target::Http(http) => http.mode,
+        }
+    }
+}
+
+/// The sinks of one configuration. Dropping it closes those that no other configuration has.
+pub struct Audit {
+    sinks: Vec<Sink>,
+}
+
+struct Sink {
+    writer: Arc<Writer>,
+    meters: Arc<SinkMeters>,
+    mode: Mode,
 }
 
 impl Audit {
-    /// Opens every sink. A file that a crash left with a torn last line is cut to its last whole one.
+    /// Opens every sink that is not open yet. A file that a crash left with a torn last line is cut
+    /// to its last whole one. Blocks.
     ///
     /// # Errors
-    /// In words, naming the file.
-    pub fn open(settings: &Settings, errors: IntCounterVec) -> Result<Self, String> {
-        let sinks = settings
-            .sinks
-            .iter()
-            .map(|target| Sink::open(target, &errors))
-            .collect::<Result<_, _>>()?;
-        Ok(Self { sinks, errors })
+    /// In words, naming the sink.
+    pub fn open(settings: &Settings, sinks: &Sinks, state_dir: &Path) -> Result<Self, String> {
+        Ok(Self {
+            sinks: sinks.open(&settings.sinks, state_dir)?,
+        })
     }
 
-    /// Gives a record to every sink.
+    /// Gives a record to every sink, the strict ones first.
     ///
     /// # Errors
-    /// When a strict sink has not got it on disk.
+    /// When a strict sink has not got it on disk. The others are not given it then.
     pub async fn write(&self, record: &Record<'_>) -> Result<(), Unwritten> {
-        let Some(line) = record.audit_line() else {
+        let Some(line) = self.line(record) else {
             return Ok(());
         };
-        let mut unwritten = None;
-        for sink in &self.sinks {
-            match sink {
-                Sink::Batch(batch) => batch.push(&line),
-                Sink::Direct { name, file, strict } => {
-                    let written = match strict {
-                        true => write_through(Arc::clone(file), line.clone()).await,
-                        false => locked(file).write_all(&line),
-                    };
-                    if let Err(error) = written {
-                        self.errors.with_label_values(&[name]).inc();
-                        tracing::error!(sink = name, %error, id = record.decision.review.id, "audit event not written");
-                        if *strict {
-                            unwritten = Some(Unwritten);
-                        }
-                    }
-                }
-            }
+        let until = Instant::now() + PATIENCE;
+        let strict = |mode| mode == Mode::BlockingStrict;
+        let failed = self.give(&line, until, strict).await;
+        if let Some((_, failure)) = failed.first() {
+            let why = failure.for_the_user();
+            let gone = failed.iter().filter(|(_, failure)| !failure.is_late());
+            let gone = gone.map(|(index, _)| *index).collect();
+            return Err(Unwritten { why, gone });
         }
-        unwritten.map_or(Ok(()), Err)
+        self.give(&line, until, |mode| !strict(mode)).await;
+        Ok(())
     }
-}
 
-/// A record that a strict sink did not take.
-#[derive(Clone, Copy, Debug, thiserror::Error)]
-#[error("its audit record could not be written")]
-pub struct Unwritten;
-
-impl Sink {
-    fn open(target: &Target, errors: &IntCounterVec) -> Result<Self, String> {
-        match target {
-            Target::Stdout => batch("stdout".to_owned(), io::stdout(), errors),
-            Target::File { path, mode } => {
-                let name = path.display().to_string();
-                let file = open(path).map_err(|e| format!("audit file {name}: {e}"))?;
-                match mode {
-                    Mode::Batch => batch(name, file, errors),
-                    mode => {
-                        let strict = *mode == Mode::BlockingStrict;
-                        Ok(Sink::Direct {
-                            name,
-                            file: Arc::new(Mutex::new(file)),
-                            strict,
-                        })
-                    }
-                }
+    /// Gives the record of the denial that follows from an unwritten one to every sink that may
+    /// take it. Waits for none: the review is denied already.
+    pub fn write_denial(&self, record: &Record<'_>, unwritten: &Unwritten) {
+        let Some(line) = self.line(record) else {
+            return;
+        };
+        for (index, sink) in self.sinks.iter().enumerate() {
+            if !unwritten.gone.contains(&index) {
+                // What is not taken is counted there.
+                let _ = sink.writer.give(&line, Mode::Batch);
             }
         }
     }
-}
 
-fn batch(
-    name: String,
-    to: impl Write + Send + 'static,
-    errors: &IntCounterVec,
-) -> Result<Sink, String> {
-    let errors = errors.clone();
-    let told = name.clone();
-    let lost = move |lost: u64, error: Option<&io::Error>| {
-        errors.with_label_values(&[&told]).inc_by(lost);
-        let why = error.map_or_else(|| "too many wait".to_owned(), ToString::to_string);
-        tracing::error!(sink = told, why, lost, "audit events not written");
-    };
-    Batch::start(to, lost)
-        .map(Sink::Batch)
-        .map_err(|e| format!("audit sink {name}: {e}"))
-}
-
-async fn write_through(file: Arc<Mutex<File>>, line: Vec<u8>) -> io::Result<()> {
-    let write = move || {
-        let mut file = locked(&file);
-        file.write_all(&line)?;
-        file.sync_data()
-    };
-    tokio::task::spawn_blocking(write)
-        .await
-        .unwrap_or_else(|e| Err(io::Error::other(e)))
-}
-
-fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn open(path: &Path) -> io::Result<File> {
-    let mut file = OpenOptions::new()
-        .read(true)
-        .append(true)
-        .create(true)
-        .mode(0o600)
-        .open(path)?;
-    let length = file.metadata()?.len();
-    if length == 0 || !file.metadata()?.is_file() {
-        return Ok(file);
+    fn line(&self, record: &Record<'_>) -> Option<Vec<u8>> {
+        match self.sinks.is_empty() {
+            true => None,
+            false => record.audit_line(),
+        }
     }
-    let from = length.saturating_sub(1 << 20);
-    file.seek(SeekFrom::Start(from))?;
-    let mut tail = Vec::new();
-    file.read_to_end(&mut tail)?;
-    if tail.last() != Some(&b'\n') {
-        let whole = tail
-            .iter()
-            .rposition(|byte| *byte == b'\n')
-            .map_or(0, |at| at as u64 + 1);
-        file.set_len(from + whole)?;
-        let cut = length - from - whole;
-        tracing::warn!(file = %path.display(), bytes = cut, "cut a torn last line off the audit log");
+
+    /// Gives a line to the sinks of some modes at once and waits for what they wait for, but not
+    /// beyond a moment. Returns which have not got it, and why.
+    async fn give(
+        &self,
+        line: &[u8],
+        until: Instant,
+        of: impl Fn(Mode) -> bool,
+    ) -> Vec<(usize, Failure)> {
+        let sinks = self.sinks.iter().enumerate();
+        let given = sinks
+            .filter(|(_, sink)| of(sink.mode))
+            .map(|(index, sink)| (index, sink, sink.writer.give(line, sink.mode)));
+        let mut failed = Vec::new();
+        for (index, sink, given) in given.collect::<Vec<_>>() {
+            let done = match given {
+                Given::Done(done) => done,
+                Given::Waits(told) => match timeout_at(until, told).await {
+                    Ok(told) => told.unwrap_or(Err(Failure::Closed)),
+                    Err(_) => {
+                        sink.meters.late(&Failure::Late);
+                        Err(Failure::Late)
+                    }
+                },
+            };
+            failed.extend(done.err().map(|failure| (index, failure)));
+        }
+        failed
     }
-    Ok(file)
+}
+
+/// A record that a strict sink has not got on disk. The text is for the user.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("its audit record could not be written: {why}")]
+pub struct Unwritten {
+    why: String,
+    /// The sinks that do not take records now.
+    gone: Vec<usize>,
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_torn_last_line_is_cut_when_the_log_is_opened() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("audit.log");
-        std::fs::write(&path, "{\"a\":1}\n{\"b\":").unwrap();
-        open(&path).unwrap().write_all(b"{\"c\":1}\n").unwrap();
-        assert_eq!(
-            std::fs::read_to_string(&path).unwrap(),
-            "{\"a\":1}\n{\"c\":1}\n"
-        );
-    }
-}
+mod tests;

@@ -13,6 +13,7 @@ use prometheus::{
     TextEncoder,
 };
 
+use super::audit::AuditVectors;
 pub use plugins::PluginMetrics;
 pub use table::Described;
 pub(super) use table::Table;
@@ -69,7 +70,8 @@ pub struct Metrics {
     config_info: IntGaugeVec,
     certificate_expiration: IntGaugeVec,
     pub audit_event_total: IntCounter,
-    pub audit_error_total: IntCounterVec,
+    /// What becomes of audit events.
+    pub audit: AuditVectors,
     /// Worker processes of Python plugins.
     pub workers: WorkerVectors,
 }
@@ -160,10 +162,13 @@ impl Metrics {
                 "audit_event_total",
                 "Audit events given to the sinks, whether these took them or not.",
             )?,
-            audit_error_total: table.counters(
-                "audit_error_total",
-                "Audit events that a sink did not take.",
-                &["sink"],
+            audit: AuditVectors::register(
+                &table,
+                table.counters(
+                    "audit_error_total",
+                    "Audit events that a sink did not take.",
+                    &["sink"],
+                )?,
             )?,
             workers: WorkerVectors::register(&table)?,
             described: table.described(),

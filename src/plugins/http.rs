@@ -5,26 +5,21 @@
 
 use std::error::Error;
 use std::path::PathBuf;
-use std::sync::Arc;
 
-use base64::Engine;
-use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
 use http::header::{
     AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, LOCATION, USER_AGENT,
 };
 use http::{Request, Uri};
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy;
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::{TokioExecutor, TokioTimer};
-use rustls::RootCertStore;
 
 use super::breaker::{self, Attempt, Breaker};
 use crate::admission::review::Review;
 use crate::admission::verdict::{Budget, Fault, FaultKind};
-use crate::identity::{certificates, in_file, private_key, roots, secret};
+use crate::identity::outgoing::{
+    self, ClientCert, Credentials, HttpsClient, address, authorization,
+};
 
 /// Tells a plugin how long its answer is waited for, in milliseconds.
 const TIMEOUT_HEADER: &str = "x-dstack-admission-timeout-ms";
@@ -45,27 +40,10 @@ pub struct Settings {
     pub breaker: breaker::Settings,
 }
 
-#[derive(Clone, Debug)]
-pub struct ClientCert {
-    pub cert_file: PathBuf,
-    pub key_file: PathBuf,
-}
-
-#[derive(Clone, Debug)]
-pub enum Credentials {
-    Bearer {
-        token_file: PathBuf,
-    },
-    Basic {
-        username: String,
-        password_file: PathBuf,
-    },
-}
-
 /// A client of one plugin. Cheap to share, safe to use from many reviews at once.
 #[derive(Debug)]
 pub struct Client {
-    http: legacy::Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
+    http: HttpsClient,
     url: Uri,
     headers: HeaderMap,
     forward_headers: Vec<HeaderName>,
@@ -79,22 +57,10 @@ impl Client {
     /// # Errors
     /// In words, naming the file.
     pub fn new(settings: &Settings) -> Result<Self, String> {
-        let mut connector = HttpConnector::new();
-        connector.enforce_http(false);
-        connector.set_nodelay(true);
-        let https = HttpsConnectorBuilder::new()
-            .with_tls_config(tls_config(settings)?)
-            .https_or_http()
-            .enable_all_versions()
-            .wrap_connector(connector);
-        let http = legacy::Client::builder(TokioExecutor::new())
-            .pool_timer(TokioTimer::new())
-            .build(https);
-
+        let http = outgoing::client(settings.ca_file.as_deref(), settings.client_cert.as_ref())?;
         let mut headers = HeaderMap::new();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        let agent = concat!("dstack-admission/", env!("CARGO_PKG_VERSION"));
-        headers.insert(USER_AGENT, HeaderValue::from_static(agent));
+        headers.insert(USER_AGENT, HeaderValue::from_static(outgoing::USER_AGENT));
         if let Some(credentials) = &settings.credentials {
             headers.insert(AUTHORIZATION, authorization(credentials)?);
         }
@@ -232,15 +198,6 @@ impl Client {
     }
 }
 
-/// An address as the log may show it: a query may hold a secret.
-fn address(url: &Uri) -> String {
-    let (scheme, host) = (
-        url.scheme_str().unwrap_or_default(),
-        url.authority().map_or("", |a| a.as_str()),
-    );
-    format!("{scheme}://{host}{}", url.path())
-}
-
 fn unreachable_fault(error: &legacy::Error, url: &Uri) -> Fault {
     let detail = format!("{}: {}", address(url), causes(error));
     let fault = match cause::<rustls::Error>(error) {
@@ -289,53 +246,4 @@ fn causes(error: &dyn Error) -> String {
         next = error.source();
     }
     text
-}
-
-fn tls_config(settings: &Settings) -> Result<rustls::ClientConfig, String> {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let builder = rustls::ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(|e| e.to_string())?;
-    let builder = builder.with_root_certificates(match &settings.ca_file {
-        Some(file) => roots(file)?,
-        None => public_roots(),
-    });
-    match &settings.client_cert {
-        None => Ok(builder.with_no_client_auth()),
-        Some(ClientCert {
-            cert_file,
-            key_file,
-        }) => builder
-            .with_client_auth_cert(certificates(cert_file)?, private_key(key_file)?)
-            .map_err(|e| in_file(cert_file, e)),
-    }
-}
-
-/// The public CAs, as Mozilla lists them.
-fn public_roots() -> RootCertStore {
-    let mut roots = RootCertStore::empty();
-    roots.add_parsable_certificates(webpki_root_certs::TLS_SERVER_ROOT_CERTS.iter().cloned());
-    roots
-}
-
-fn authorization(credentials: &Credentials) -> Result<HeaderValue, String> {
-    let (text, file) = match credentials {
-        Credentials::Bearer { token_file } => {
-            (format!("Bearer {}", secret(token_file)?), token_file)
-        }
-        Credentials::Basic {
-            username,
-            password_file,
-        } => {
-            let pair = format!("{username}:{}", secret(password_file)?);
-            (
-                format!("Basic {}", BASE64_STANDARD.encode(pair)),
-                password_file,
-            )
-        }
-    };
-    let mut value =
-        HeaderValue::from_str(&text).map_err(|_| in_file(file, "not usable in a header"))?;
-    value.set_sensitive(true);
-    Ok(value)
 }

@@ -205,20 +205,21 @@ async fn record(shared: &Shared, live: &Live, decision: Decision, started: Insta
     let mut decision = decision;
     let redacted = redaction::redact(&mut decision, &live.recording.secrets);
     let repeat_of = shared.repeats.of(&decision.review);
-    let (took, stage) = (started.elapsed(), Stage::ResponseComplete);
-    let record = Record {
-        decision: &decision,
-        stage,
-        took,
-        completed: decision.review.received + took,
-        configuration: &live.hash,
-        recording: &live.recording,
-        redacted: &redacted,
-        repeat_of: repeat_of.as_deref(),
-    };
+    let took = started.elapsed();
+    let record = recorded(live, &decision, took, &redacted, repeat_of.as_deref());
     let decision = match write(shared, live, &record).await {
         Ok(()) => decision,
-        Err(unwritten) => Decision::refused(Arc::clone(&decision.review), &unwritten.to_string()),
+        Err(unwritten) => {
+            shared.metrics.audit.requests_rejected.inc();
+            let mut denial =
+                Decision::refused(Arc::clone(&decision.review), &unwritten.to_string());
+            let redacted = redaction::redact(&mut denial, &live.recording.secrets);
+            let took = started.elapsed();
+            let record = recorded(live, &denial, took, &redacted, repeat_of.as_deref());
+            record.log();
+            live.audit.write_denial(&record, &unwritten);
+            denial
+        }
     };
     let took = started.elapsed();
     shared.metrics.decided(&decision, took);
@@ -235,6 +236,25 @@ async fn write(shared: &Shared, live: &Live, record: &Record<'_>) -> Result<(), 
         shared.metrics.audit_event_total.inc();
     }
     live.audit.write(record).await
+}
+
+fn recorded<'r>(
+    live: &'r Live,
+    decision: &'r Decision,
+    took: Duration,
+    redacted: &'r [String],
+    repeat_of: Option<&'r str>,
+) -> Record<'r> {
+    Record {
+        decision,
+        stage: Stage::ResponseComplete,
+        took,
+        completed: decision.review.received + took,
+        configuration: &live.hash,
+        recording: &live.recording,
+        redacted,
+        repeat_of,
+    }
 }
 
 /// Asks the monitored plugins after the answer, so that they cost the user nothing.

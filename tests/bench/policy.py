@@ -43,8 +43,16 @@ def slow_plugins(phase, urls):
     return [{**member, "phase": "validating"} for member in members]
 
 
-def write_config(path: Path, listen, admin, certs: Path, plugins):
-    """Writes the product's configuration (JSON is YAML): the plugins, metrics, and an audit file."""
+def audit_file(path: Path, mode):
+    """An audit file beside the configuration, written in one of the modes."""
+    return {"level": "Patch", "sinks": [{"file": {"path": str(path.parent / "audit.log"), "mode": mode}}]}
+
+
+def write_config(path: Path, listen, admin, certs: Path, plugins, audit=None):
+    """Writes the product's configuration (JSON is YAML): the plugins, metrics, and an audit file.
+
+    `audit` is the mode of the file, `none` for no audit at all.
+    """
     config = {
         "apiVersion": "dstack-admission/v1",
         "kind": "AdmissionConfiguration",
@@ -52,7 +60,7 @@ def write_config(path: Path, listen, admin, certs: Path, plugins):
         "admin": admin,
         "stateDir": str(path.parent / "state"),
         "tls": {"certFile": str(certs / "server.pem"), "keyFile": str(certs / "server.key")},
-        "audit": {"level": "Patch", "sinks": [{"file": {"path": str(path.parent / "audit.log")}}]},
+        "audit": {"level": "None"} if audit == "none" else audit_file(path, audit or "blocking"),
         "plugins": plugins,
     }
     path.write_text(json.dumps(config, indent=2))

@@ -22,6 +22,7 @@ MODES = ("new", "keepalive")
 NAMES = {"new": "new TLS connections", "keepalive": "keep-alive"}
 LABELS = {"bare": "bare", "ours": "ours", "one": "one plugin of ten rules", "fastapi": "FastAPI"}
 SLOW_SECONDS = 0.2
+AUDIT_BOUNDS = {"batch": 0.95, "blocking": None, "blocking-strict": 0.7}  # throughput, of that without audit
 
 
 @dataclass
@@ -107,6 +108,30 @@ class Bench:
                     f"CPU, FastAPI / ours, {NAMES[mode]}", ratios(cost, "fastapi", "ours", "cpu"), fastapi_bound, operator.ge
                 )
 
+    def audit(self):
+        """Throughput with an audit file in each mode beside the same without audit."""
+        plugins = policy.one_plugin_a_rule(10)
+        with ExitStack() as running:
+            modes = {
+                mode: running.enter_context(servers.product(f"audit-{mode}", plugins, audit=mode)) for mode in AUDIT_BOUNDS
+            }
+            none = running.enter_context(servers.product("audit-none", plugins, audit="none"))
+            for mode in MODES:
+                reviews = self.scale.reviews[mode]
+                runs = self.alternate(mode, 64, none=(none, reviews), **{name: (modes[name], reviews) for name in modes})
+                for name in runs:
+                    yield Figure(
+                        f"reviews per second at 64 connections, audit {name}, {NAMES[mode]}",
+                        [run["perSecond"] for run in runs[name]],
+                    )
+                for name, bound in AUDIT_BOUNDS.items():
+                    yield Figure(
+                        f"throughput, audit {name} / none, {NAMES[mode]}",
+                        ratios(runs, name, "none", "perSecond"),
+                        bound,
+                        operator.ge,
+                    )
+
     def rule_counts(self):
         """Whether the second twenty rules cost what the first twenty did."""
         with ExitStack() as running:
@@ -183,13 +208,13 @@ def main():
     parser.add_argument("--quick", action="store_true", help="a small run that shows that all figures come out")
     parser.add_argument("--calibrate", action="store_true", help="a second bare server in our place: how far from 1 is noise")
     parser.add_argument("--callgrind", action="store_true", help="count instructions instead (needs valgrind)")
-    parser.add_argument("--only", nargs="+", metavar="GROUP", help="cost_and_latency rule_counts slow_members memory dstack_wait")
+    parser.add_argument("--only", nargs="+", metavar="GROUP", help="cost_and_latency audit rule_counts slow_members memory dstack_wait")
     arguments = parser.parse_args()
     scale = QUICK if arguments.quick else FULL
     bench = Bench(scale, arguments.calibrate)
     groups = [bench.cost_and_latency, bench.memory, bench.dstack_wait]
     if not arguments.calibrate:
-        groups += [bench.rule_counts, bench.slow_members]
+        groups += [bench.audit, bench.rule_counts, bench.slow_members]
     if arguments.callgrind:
         groups = [bench.instructions]
     groups = [group for group in groups if not arguments.only or group.__name__ in arguments.only]

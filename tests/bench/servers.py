@@ -130,14 +130,14 @@ def bare(under=(), **options):
     return Server("bare", port, [*under, program, "--listen", f"127.0.0.1:{port}", *files], **options)
 
 
-def product(name, plugins, under=(), **options):
-    """The product with a chain of the given plugins."""
+def product(name, plugins, under=(), audit=None, **options):
+    """The product with a chain of the given plugins, and an audit file unless `audit` says otherwise."""
     port, admin = free_port(), free_port()
     directory = WORK / name
     shutil.rmtree(directory, ignore_errors=True)
     directory.mkdir()
     config = directory / "config.yaml"
-    policy.write_config(config, f"127.0.0.1:{port}", f"127.0.0.1:{admin}", CERTS, plugins)
+    policy.write_config(config, f"127.0.0.1:{port}", f"127.0.0.1:{admin}", CERTS, plugins, audit)
     return Server(name, port, [*under, TARGET / "release" / "dstack-admission", "serve", "--config", config], **options)
 
 

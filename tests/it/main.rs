@@ -10,6 +10,7 @@
 
 mod harness;
 
+mod audit;
 mod certs;
 mod chain;
 mod decisions;

@@ -201,6 +201,13 @@ impl Sidecar {
         std::mem::replace(&mut self.home, Home::new())
     }
 
+    /// Kills it, as the kernel or a power cut does, and gives its directory to the next.
+    pub async fn kill(mut self) -> Home {
+        self.signal(Signal::KILL);
+        eventually("it ends", async || self.ended().is_some()).await;
+        std::mem::replace(&mut self.home, Home::new())
+    }
+
     pub async fn connect(&self, protocol: Protocol) -> Connection {
         let open = Connection::open(self.address, self.trust.as_ref(), protocol);
         in_time("a connection", open).await.unwrap()

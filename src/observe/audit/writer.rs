@@ -1,0 +1,325 @@
+//! One sink's lines on their way to where they stay. Lines of many reviews are committed as a
+//! group: whoever has one adds it to those that wait, one thread writes all of them at once and
+//! tells each waiting review what came of its own.
+//!
+//! Nobody holds a lock while it waits for an answer, and nobody who asks waits for the disk but on
+//! a channel.
+
+use std::io::{self, ErrorKind};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use tokio::sync::oneshot;
+
+use super::Mode;
+use super::file::Rotation;
+use super::meters::{Loss, SinkMeters};
+use super::whole::{Appended, Durability};
+
+/// How long lines that nobody waits for are gathered.
+const EVERY: Duration = Duration::from_millis(100);
+/// So many bytes of them are written at once.
+const EARLY: usize = 1 << 20;
+/// How many bytes may wait in memory.
+const MOST: usize = 16 << 20;
+/// A sink without work is looked after this often.
+const TEND_EVERY: Duration = Duration::from_secs(600);
+
+/// Where lines stay.
+pub(super) trait Destination: Send {
+    /// Adds whole lines, in order. Those that fit before an error stay.
+    fn append(&mut self, lines: &[u8], durability: Durability) -> Appended;
+
+    /// Whether a review may add its line itself, because that takes no longer than asking a thread.
+    fn is_quick(&self) -> bool {
+        false
+    }
+
+    /// Does what time brings.
+    fn tend(&mut self) {}
+
+    /// Takes over changed settings, where there are some.
+    fn rotate_by(&mut self, _rotation: &Rotation) {}
+}
+
+/// Why a line is not there.
+#[derive(Clone, Debug, thiserror::Error)]
+pub(super) enum Failure {
+    #[error("{text}")]
+    Io { kind: ErrorKind, text: Arc<str> },
+    #[error("too many records wait to be written")]
+    Backlog,
+    #[error("the disk is too slow")]
+    Late,
+    #[error("its sink is closed")]
+    Closed,
+}
+
+impl Failure {
+    /// Whether the line may still come to be written.
+    pub fn is_late(&self) -> bool {
+        matches!(self, Failure::Late)
+    }
+
+    /// In words for whoever applied a spec, without paths.
+    pub fn for_the_user(&self) -> String {
+        match self {
+            Failure::Io { kind, .. } => kind.to_string(),
+            other => other.to_string(),
+        }
+    }
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        Failure::Io {
+            kind: error.kind(),
+            text: error.to_string().into(),
+        }
+    }
+}
+
+/// What has become of a line that was given.
+pub(super) enum Given {
+    Done(Result<(), Failure>),
+    /// It is told when it is known.
+    Waits(oneshot::Receiver<Result<(), Failure>>),
+}
+
+/// A sink's writer. What waits when it is closed or dropped is still written.
+pub(super) struct Writer {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    queue: Mutex<Queue>,
+    grown: Condvar,
+    to: Mutex<Box<dyn Destination>>,
+    meters: Arc<SinkMeters>,
+}
+
+#[derive(Default)]
+struct Queue {
+    lines: Vec<u8>,
+    events: usize,
+    waiting: Vec<Waiting>,
+    on_disk: bool,
+    closed: bool,
+}
+
+struct Waiting {
+    /// Where its line ends among the queue's.
+    end: usize,
+    tell: oneshot::Sender<Result<(), Failure>>,
+}
+
+impl Writer {
+    /// Begins to write. The thread ends when all is written after the writer was closed or dropped.
+    ///
+    /// # Errors
+    /// When the system gives no thread.
+    pub fn start(
+        to: Box<dyn Destination>,
+        meters: Arc<SinkMeters>,
+    ) -> io::Result<(Arc<Self>, JoinHandle<()>)> {
+        let shared = Arc::new(Shared {
+            queue: Mutex::default(),
+            grown: Condvar::new(),
+            to: Mutex::new(to),
+            meters,
+        });
+        let own = Arc::clone(&shared);
+        let run = move || {
+            while let Some(group) = own.next_group() {
+                own.write(group);
+            }
+        };
+        let thread = thread::Builder::new().name("audit".to_owned()).spawn(run)?;
+        Ok((Arc::new(Self { shared }), thread))
+    }
+
+    /// Takes one line with its end. The mode says what is waited for.
+    pub fn give(&self, line: &[u8], mode: Mode) -> Given {
+        if mode == Mode::Blocking
+            && let Some(done) = self.shared.write_here(line)
+        {
+            return Given::Done(done);
+        }
+        let mut queue = locked(&self.shared.queue);
+        let before = queue.lines.len();
+        let full = before > 0 && before + line.len() > MOST;
+        if full || queue.closed {
+            let failure = if full {
+                Failure::Backlog
+            } else {
+                Failure::Closed
+            };
+            drop(queue);
+            self.shared.meters.failed(1, &failure);
+            return Given::Done(Err(failure));
+        }
+        queue.lines.extend_from_slice(line);
+        queue.events += 1;
+        queue.on_disk |= mode == Mode::BlockingStrict;
+        let end = queue.lines.len();
+        let mut wake = before == 0 || before < EARLY && end >= EARLY;
+        let given = if mode == Mode::Batch {
+            Given::Done(Ok(()))
+        } else {
+            let (tell, told) = oneshot::channel();
+            wake |= queue.waiting.is_empty();
+            queue.waiting.push(Waiting { end, tell });
+            Given::Waits(told)
+        };
+        self.shared.meters.waiting.inc();
+        drop(queue);
+        if wake {
+            self.shared.grown.notify_one();
+        }
+        given
+    }
+
+    /// Takes over changed settings. Blocks while lines are being written.
+    pub fn rotate_by(&self, rotation: &Rotation) {
+        locked(&self.shared.to).rotate_by(rotation);
+    }
+
+    /// Takes no more lines.
+    pub fn close(&self) {
+        locked(&self.shared.queue).closed = true;
+        self.shared.grown.notify_one();
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+/// Lines that are written at once.
+struct Group {
+    lines: Vec<u8>,
+    events: usize,
+    waiting: Vec<Waiting>,
+    durability: Durability,
+}
+
+impl Shared {
+    /// Writes one line where it is asked for, if nothing has to be waited for.
+    fn write_here(&self, line: &[u8]) -> Option<Result<(), Failure>> {
+        let mut to = match self.to.try_lock() {
+            Ok(to) => to,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => return None,
+        };
+        let nobody_waits = {
+            let queue = locked(&self.queue);
+            queue.lines.is_empty() && !queue.closed
+        };
+        if !nobody_waits || !to.is_quick() {
+            return None;
+        }
+        let started = Instant::now();
+        let appended = to.append(line, Durability::Written);
+        drop(to);
+        self.meters.wrote(started.elapsed());
+        Some(match appended.error {
+            None => {
+                self.meters.recovered();
+                Ok(())
+            }
+            Some(error) => {
+                let failure = Failure::from(error);
+                self.meters.failed(1, &failure);
+                Err(failure)
+            }
+        })
+    }
+
+    /// Waits for lines. None when no more come.
+    fn next_group(&self) -> Option<Group> {
+        let mut queue = locked(&self.queue);
+        while queue.lines.is_empty() {
+            if queue.closed {
+                return None;
+            }
+            let idle;
+            (queue, idle) = self.wait(queue, TEND_EVERY);
+            if idle && queue.lines.is_empty() {
+                drop(queue);
+                locked(&self.to).tend();
+                queue = locked(&self.queue);
+            }
+        }
+        let until = Instant::now() + EVERY;
+        while queue.waiting.is_empty() && !queue.closed && queue.lines.len() < EARLY {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                break;
+            }
+            (queue, _) = self.wait(queue, left);
+        }
+        let on_disk = std::mem::take(&mut queue.on_disk);
+        Some(Group {
+            lines: std::mem::take(&mut queue.lines),
+            events: std::mem::take(&mut queue.events),
+            waiting: std::mem::take(&mut queue.waiting),
+            durability: match on_disk {
+                true => Durability::OnDisk,
+                false => Durability::Written,
+            },
+        })
+    }
+
+    fn wait<'q>(
+        &self,
+        queue: MutexGuard<'q, Queue>,
+        time: Duration,
+    ) -> (MutexGuard<'q, Queue>, bool) {
+        let waited = self.grown.wait_timeout(queue, time);
+        let (queue, waited) = waited.unwrap_or_else(PoisonError::into_inner);
+        (queue, waited.timed_out())
+    }
+
+    fn write(&self, group: Group) {
+        let started = Instant::now();
+        let appended = locked(&self.to).append(&group.lines, group.durability);
+        self.meters.wrote(started.elapsed());
+        self.meters.waiting.sub(group.events as i64);
+        let Some(error) = appended.error else {
+            self.meters.recovered();
+            for waiting in group.waiting {
+                let _ = waiting.tell.send(Ok(()));
+            }
+            return;
+        };
+        let failure = Failure::from(error);
+        let lost = group.lines[appended.whole..]
+            .iter()
+            .filter(|byte| **byte == b'\n');
+        self.meters.failed(lost.count() as u64, &failure);
+        for waiting in group.waiting {
+            let _ = waiting.tell.send(match waiting.end <= appended.whole {
+                true => Ok(()),
+                false => Err(failure.clone()),
+            });
+        }
+    }
+}
+
+impl Loss for Failure {
+    fn reason(&self) -> &'static str {
+        match self {
+            Failure::Io { .. } => "write",
+            Failure::Backlog => "backlog",
+            Failure::Late => "late",
+            Failure::Closed => "closed",
+        }
+    }
+}
+
+fn locked<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
