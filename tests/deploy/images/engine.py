@@ -119,6 +119,13 @@ class Container:
     def execute(self, *command: str) -> subprocess.CompletedProcess[str]:
         return self.engine.attempt("exec", self.name, *command)
 
+    def serves(self) -> bool:
+        """Whether its log says that it serves; fails at once when it has ended instead."""
+        logs = self.logs()
+        if "serving" not in logs and self.inspect()["State"]["Status"] == "exited":
+            raise AssertionError(f"it ended before it served:\n{logs}")
+        return "serving" in logs
+
     def healthy(self) -> bool:
         """Runs the image's health check once."""
         return self.engine.attempt("healthcheck", "run", self.name).returncode == 0

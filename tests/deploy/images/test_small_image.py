@@ -25,7 +25,7 @@ READY_WITHIN = 1.0
 def served(small: str, start: Start) -> Container:
     """The image as its documentation runs it, serving what it brings."""
     container = start(small, options=HARDENED)
-    wait_until(lambda: "serving" in container.logs(), "it serves", 10, container.logs)
+    wait_until(container.serves, "it serves", 10, container.logs)
     return container
 
 
@@ -120,7 +120,7 @@ def test_its_health_check_follows_its_readiness(small: str, start: Start, tmp_pa
     configuration.write_text("apiVersion: dstack-admission/v1\nkind: AdmissionConfiguration\nadmin: 127.0.0.1:9555\n")
     tmp_path.chmod(0o755)
     container = start(small, options=(*HARDENED, f"--volume={tmp_path}:/etc/dstack-admission:ro"))
-    wait_until(lambda: "serving" in container.logs(), "it serves", 10, container.logs)
+    wait_until(container.serves, "it serves", 10, container.logs)
     assert container.healthy()
     # The address of another configuration: nobody answers there.
     configuration.write_text(configuration.read_text().replace("9555", "9556"))

@@ -1,7 +1,6 @@
 """A dstack plugin as dstack's page on plugins describes one: it knows nothing of dstack-admission."""
 
-from dstack.api import RunSpec
-from dstack.plugins import ApplyPolicy, Plugin
+from dstack.plugins import ApplyPolicy, Plugin, RunSpec
 
 
 class HouseRules(ApplyPolicy):
