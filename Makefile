@@ -5,7 +5,7 @@ PYTHON ?= python3
 E2E := target/e2e/tests/bin/python
 TOOLS := target/tools
 
-.PHONY: help build test test-quick test-rust test-policies test-python test-e2e test-e2e-quick specs lint demo docs bench bench-quick
+.PHONY: help build test test-quick test-rust test-policies test-python test-e2e test-e2e-quick specs lint demo docs bench bench-quick test-deploy test-images
 
 help: ## List the targets.
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 18
@@ -39,6 +39,13 @@ test-e2e: build ## End to end with real dstack servers.
 test-e2e-quick: build
 	$(PYTHON) tests/e2e/environments.py tests dstack-0.22.5
 	$(E2E) -m pytest tests/e2e --versions 0.22.5
+
+test-deploy: test-images ## What is deployed, built and run; as root, with Debian's packages that a missing one names.
+
+test-images: ## The images, the compose set-up, a pod and the systemd unit, with a real dstack server.
+	$(PYTHON) tests/e2e/environments.py images
+	$(PYTHON) tests/deploy/images/tools.py
+	target/e2e/images/bin/python -m pytest tests/deploy/images
 
 specs: ## Capture anew what real dstack servers send, tests/specs.
 	$(PYTHON) tests/e2e/environments.py
