@@ -97,5 +97,5 @@ def _compose(profiles: str | None) -> dict[str, Any]:
     """The compose file as Compose understands it; `None` is what the file beside it says."""
     environment = {"PATH": os.environ["PATH"], "HOME": "/nonexistent"}
     environment |= {"COMPOSE_PROFILES": profiles} if profiles else {}
-    said = tools.run([tools.compose(), "-f", DEPLOY / "compose.yaml", "config", "--no-path-resolution=false"], env=environment)
+    said = tools.run([tools.compose(), "-f", DEPLOY / "compose.yaml", "config"], env=environment)
     return dict(yaml.safe_load(said))

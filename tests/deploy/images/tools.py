@@ -17,7 +17,7 @@ import sys
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[3]
-ROOT = REPOSITORY / "target" / "images"
+ROOT = (REPOSITORY / "target").resolve() / "images"
 BUILD = ROOT / "build"
 CYCLONEDX = "0.5.9"
 # Debian's current release: its Python is the one of the image, its Docker Compose knows `depends_on.required`.
@@ -32,10 +32,12 @@ PROGRAMS = {
     "buildah": "buildah",
     "podman": "podman",
     "runc": "runc",
+    "catatonit": "catatonit",
     "iptables": "iptables",
     "mmdebstrap": "mmdebstrap",
     "dpkg-deb": "dpkg",
     "systemd-analyze": "systemd",
+    "readelf": "binutils",
     "cargo": "",
 }
 LIBRARIES = {"netavark": "netavark", "aardvark-dns": "aardvark-dns"}
@@ -108,13 +110,13 @@ def prebuilt() -> Path:
     """The folder that replaces the Dockerfile's compile stage, made by the very script that the stage runs.
 
     The profile `bench` is the release without what takes minutes to link."""
-    require_cyclonedx = ROOT / "tools"
-    if not (require_cyclonedx / "bin/cargo-cyclonedx").exists():
+    own_tools = ROOT / "tools"
+    if not (own_tools / "bin/cargo-cyclonedx").exists():
         install = ["cargo", "install", "--quiet", "--locked", "--debug", f"cargo-cyclonedx@{CYCLONEDX}"]
-        run([*install, "--root", require_cyclonedx, "--target-dir", ROOT / "tools-target"])
+        run([*install, "--root", own_tools, "--target-dir", ROOT / "tools-target"])
         shutil.rmtree(ROOT / "tools-target")
     shutil.rmtree(BUILD, ignore_errors=True)
-    path = f"{require_cyclonedx / 'bin'}:{os.environ['PATH']}"
+    path = f"{own_tools / 'bin'}:{os.environ['PATH']}"
     own = {"PATH": path, "PROFILE": os.environ.get("PROFILE", "bench"), "CARGO_TARGET_DIR": str(ROOT / "cargo")}
     script = REPOSITORY / "deploy/compile.sh"
     run([script, architecture(), BUILD / "out"], env={**os.environ, **own})
