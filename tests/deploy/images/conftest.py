@@ -49,7 +49,9 @@ def prebuilt() -> Path:
 @pytest.fixture(scope="session")
 def small(engine: Engine, prebuilt: Path) -> str:
     """The small image, from the Dockerfile."""
-    engine.build(DEPLOY / "Dockerfile", tools.REPOSITORY, SMALL, target="dstack-admission", contexts={"build": prebuilt})
+    engine.build(
+        DEPLOY / "Dockerfile", tools.REPOSITORY, SMALL, target="dstack-admission", contexts={"build": prebuilt}
+    )
     return SMALL
 
 

@@ -173,7 +173,9 @@ def _can_overlay(root: Path) -> bool:
     for folder in ("lower", "upper", "work", "merged"):
         (probe / folder).mkdir(parents=True)
     options = f"lowerdir={probe}/lower,upperdir={probe}/upper,workdir={probe}/work"
-    mounted = subprocess.run(["mount", "-t", "overlay", "overlay", "-o", options, probe / "merged"], capture_output=True)
+    mounted = subprocess.run(
+        ["mount", "-t", "overlay", "overlay", "-o", options, probe / "merged"], capture_output=True
+    )
     if mounted.returncode == 0:
         subprocess.run(["umount", probe / "merged"], check=True)
     shutil.rmtree(probe)

@@ -16,7 +16,7 @@ import pytest
 import requests
 import tools
 import yaml
-from conftest import DEPLOY, HERE, PYTHON, SERVER, SMALL
+from conftest import DEPLOY, HERE, PYTHON, SMALL
 from engine import Container, Engine, Health, wait_until
 
 from harness.dstack import Answer, spec
@@ -35,7 +35,9 @@ class Project:
         self.engine = engine
         self.profile = profile
         self.name = f"test-{profile}-{uuid.uuid4().hex[:6]}"
-        self.ports = {name: free_port() for name in ("DSTACK_PORT", "PROMETHEUS_PORT", "ALERTMANAGER_PORT", "GRAFANA_PORT")}
+        self.ports = {
+            name: free_port() for name in ("DSTACK_PORT", "PROMETHEUS_PORT", "ALERTMANAGER_PORT", "GRAFANA_PORT")
+        }
         self.url = f"http://{LOOPBACK}:{self.ports['DSTACK_PORT']}"
         self.token = uuid.uuid4().hex
         self.socket = folder / "podman.sock"
@@ -93,7 +95,9 @@ def project(
         wait_until(project.socket.exists, "podman answers")
         services = [SERVICES[request.param], "dstack", "prometheus", "alertmanager"]
         try:
-            project.compose("up", "--detach", "--wait", "--wait-timeout", str(UP_WITHIN), "--pull=never", "--no-build", *services)
+            project.compose(
+                "up", "--detach", "--wait", "--wait-timeout", str(UP_WITHIN), "--pull=never", "--no-build", *services
+            )
         except AssertionError as failure:
             raise AssertionError(f"{failure}\n{project.compose('logs', '--tail=40')}") from None
         yield project

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import tools
 from conftest import DEPLOY, HERE
 from engine import Container, Engine, wait_until
 
@@ -27,7 +26,8 @@ PLUGINS = {"house_rules": DEPLOY / "compose/python/plugin", "orphans": HERE / "p
 ASK = """
 import json, sys, urllib.request
 body = json.dumps({"user": "ada", "project": "main", "spec": json.loads(sys.argv[1])}).encode()
-request = urllib.request.Request("http://127.0.0.1:8443/apply_policies/on_run_apply", body, {"Content-Type": "application/json"})
+url = "http://127.0.0.1:8443/apply_policies/on_run_apply"
+request = urllib.request.Request(url, body, {"Content-Type": "application/json"})
 print(urllib.request.urlopen(request, timeout=10).read().decode())
 """
 
@@ -110,7 +110,13 @@ def test_it_has_dstack_uv_and_the_bill_of_materials(engine: Engine, python: str)
 def _ask(container: Container, **configuration: object) -> dict:
     """What is answered to a review of a task."""
     task = {"type": "task", "commands": ["true"], "image": "debian", **configuration}
-    spec = {"run_name": "run", "repo_id": None, "repo_data": None, "configuration": task, "ssh_key_pub": "ssh-ed25519 A"}
+    spec = {
+        "run_name": "run",
+        "repo_id": None,
+        "repo_data": None,
+        "configuration": task,
+        "ssh_key_pub": "ssh-ed25519 A",
+    }
     said = container.execute("python3", "-c", ASK, json.dumps(spec))
     assert said.returncode == 0, said.stderr + container.logs()
     return dict(json.loads(said.stdout))

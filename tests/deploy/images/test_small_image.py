@@ -17,7 +17,13 @@ from cyclonedx.validation.json import JsonStrictValidator
 from engine import Container, Engine, wait_until
 
 Start = Callable[..., Container]
-HARDENED = ("--read-only", "--read-only-tmpfs=false", "--cap-drop=all", "--security-opt=no-new-privileges", "--network=none")
+HARDENED = (
+    "--read-only",
+    "--read-only-tmpfs=false",
+    "--cap-drop=all",
+    "--security-opt=no-new-privileges",
+    "--network=none",
+)
 LIMIT = 25_000_000
 READY_WITHIN = 1.0
 
@@ -80,7 +86,15 @@ def test_the_bill_of_materials_names_every_dependency_that_is_linked(prebuilt: P
     assert document["metadata"]["component"]["name"] == "dstack-admission"
     machine = os.uname().machine
     tree = tools.run(
-        ["cargo", "tree", "--locked", "--edges=normal", "--prefix=none", "--format={p}", f"--target={machine}-unknown-linux-gnu"],
+        [
+            "cargo",
+            "tree",
+            "--locked",
+            "--edges=normal",
+            "--prefix=none",
+            "--format={p}",
+            f"--target={machine}-unknown-linux-gnu",
+        ],
         cwd=tools.REPOSITORY,
     )
     linked = {line.split()[0] for line in tree.splitlines() if line and "(proc-macro)" not in line}
@@ -140,7 +154,9 @@ def test_a_mounted_configuration_is_what_every_command_means(engine: Engine, sma
 
 
 def test_a_broken_configuration_ends_with_2_and_says_why(small: str, start: Start, tmp_path: Path) -> None:
-    (tmp_path / "admission.yaml").write_text("apiVersion: dstack-admission/v1\nkind: AdmissionConfiguration\nplugin: []\n")
+    (tmp_path / "admission.yaml").write_text(
+        "apiVersion: dstack-admission/v1\nkind: AdmissionConfiguration\nplugin: []\n"
+    )
     tmp_path.chmod(0o755)
     container = start(small, "serve", options=(*HARDENED, f"--volume={tmp_path}:/etc/dstack-admission:ro"))
     wait_until(lambda: container.inspect()["State"]["Status"] == "exited", "it ends", 10, container.logs)

@@ -97,7 +97,9 @@ def python_base() -> Path:
         making = archive.with_suffix(".making.tar")
         packages = "python3,python3-venv,ca-certificates,netbase,tzdata"
         # The machine's own CAs, too: what it reaches may be behind a proxy that only it trusts.
-        certificates = [f"--customize-hook=upload {CERTIFICATES} /usr/lib/ssl/cert.pem"] if CERTIFICATES.exists() else []
+        certificates = (
+            [f"--customize-hook=upload {CERTIFICATES} /usr/lib/ssl/cert.pem"] if CERTIFICATES.exists() else []
+        )
         unneeded = [f"--dpkgopt=path-exclude=/usr/share/{folder}/*" for folder in ("doc", "man", "locale")]
         languages = '--aptopt=Acquire::Languages "none"'
         shape = ["--variant=minbase", f"--include={packages}", languages, *unneeded, *certificates]
