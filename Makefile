@@ -6,7 +6,7 @@ E2E := target/e2e/tests/bin/python
 CHART := target/e2e/chart/bin/python
 TOOLS := target/tools
 
-.PHONY: help build test test-quick test-rust test-policies test-python test-e2e test-e2e-quick test-chart test-deploy test-monitoring chart dashboards pictures specs lint demo docs bench bench-quick bench-python
+.PHONY: help build test test-quick test-rust test-policies test-python test-e2e test-e2e-quick test-chart test-deploy test-monitoring test-images chart dashboards pictures specs lint demo docs bench bench-quick bench-python
 
 help: ## List the targets.
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 18
@@ -49,7 +49,7 @@ chart: ## Write the chart's schema, the tables of its README and the pod of docs
 	$(PYTHON) tests/e2e/environments.py chart
 	$(CHART) tests/deploy/chart/generate.py
 
-test-deploy: test-monitoring ## What needs packages of the system: dashboards and alerts with a real Prometheus.
+test-deploy: test-monitoring test-images ## What is deployed, built and run; as root, with Debian's packages that a missing one names.
 
 test-monitoring: build
 	$(PYTHON) tests/e2e/environments.py monitoring dstack-0.22.5
@@ -61,6 +61,11 @@ dashboards: ## Write the Grafana dashboards anew.
 pictures: build ## Draw the dashboards anew, docs/images. It needs Node.js 20 with npm, and Chromium.
 	$(PYTHON) tests/e2e/environments.py monitoring dstack-0.22.5
 	target/e2e/monitoring/bin/python tests/deploy/monitoring/pictures.py
+
+test-images: ## The images, the compose set-up, a pod and the systemd unit, with a real dstack server.
+	$(PYTHON) tests/e2e/environments.py images
+	$(PYTHON) tests/deploy/images/tools.py
+	target/e2e/images/bin/python -m pytest tests/deploy/images
 
 specs: ## Capture anew what real dstack servers send, tests/specs.
 	$(PYTHON) tests/e2e/environments.py

