@@ -60,6 +60,8 @@ REQUIREMENTS: dict[str, tuple[str, ...]] = {
         "trustme>=1.2,<2",
         "pillow>=11,<13",
         "grafana-foundation-sdk==1769699379!11.6.0",
+    ),
+    # What the tests of images and compose need besides.
     "images": (
         "pytest>=8,<10",
         "requests>=2.32,<3",

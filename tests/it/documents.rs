@@ -82,7 +82,7 @@ fn the_page_of_the_audit_event_is_up_to_date() {
     is_up_to_date("audit.md", &page);
 }
 
-/// The YAML files of ours below a directory.
+/// The YAML files below a directory that are of a format of ours.
 fn files(directory: &Path, found: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(directory).unwrap() {
         let path = entry.unwrap().path();
@@ -91,6 +91,9 @@ fn files(directory: &Path, found: &mut Vec<PathBuf>) {
         } else if path
             .extension()
             .is_some_and(|extension| extension == "yaml")
+            && fs::read_to_string(&path)
+                .unwrap()
+                .contains("apiVersion: dstack-admission/v1")
         {
             found.push(path);
         }

@@ -35,7 +35,7 @@ pub(super) struct Mutation {
 }
 
 enum Action {
-    At(Path, Change),
+    At(Path, Box<Change>),
     JsonPatch(Program),
 }
 
@@ -95,7 +95,7 @@ impl Mutation {
         match &self.action {
             Action::At(path, change) => {
                 let mut places = path.places(spec, evaluation)?;
-                if matches!(change, Change::Remove) {
+                if matches!(**change, Change::Remove) {
                     // The elements behind one that is removed move up.
                     places.reverse();
                 }
@@ -320,7 +320,7 @@ fn compile(
     }
     let mut actions: Vec<Option<Action>> = actions
         .into_iter()
-        .map(|action| action.map(|(path, change)| Action::At(path, change)))
+        .map(|action| action.map(|(path, change)| Action::At(path, Box::new(change))))
         .collect();
     if let Some(patch) = &source.json_patch {
         let field = format!("{field}.jsonPatch.expression");

@@ -97,10 +97,7 @@ fn no_policy_needs_the_interpreter_for_what_it_lets_pass() {
         headers: Vec::new(),
         spec,
     });
-    for definition in all()
-        .into_iter()
-        .filter(|one| one.kinds.contains(&Kind::Run))
-    {
+    for definition in all().filter(|one| one.kinds.contains(&Kind::Run)) {
         let built_in = definition.with(&definition.example).unwrap();
         for phase in [Phase::Mutating, Phase::Validating] {
             let call = Call {
