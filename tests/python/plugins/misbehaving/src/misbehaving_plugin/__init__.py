@@ -124,7 +124,7 @@ def spawns(spec):
 
 def starts_threads(spec):
     for number in range(20):
-        threading.Thread(target=lambda: [logging.info("%d %s", number, "y" * 3000) for _ in range(20)]).start()
+        threading.Thread(target=lambda number=number: [logging.info("%d %s", number, "y" * 3000) for _ in range(20)]).start()
     threading.Thread(target=time.sleep, args=(600,)).start()
 
 
