@@ -9,15 +9,17 @@ mod scope;
 use std::time::SystemTime;
 
 use bytes::Bytes;
+use json_patch::PatchOperation;
 use rstest::rstest;
 use serde_json::json;
 
 use super::*;
 use crate::admission::chain::{Exemption, Globs, Phases, Scope};
 use crate::admission::decision::Overall;
+use crate::admission::patch;
 use crate::admission::protected::Grant;
 use crate::admission::review::{Kind, Spec};
-use crate::admission::verdict::Denial;
+use crate::admission::verdict::{Denial, Verdict};
 
 /// A plugin that is a function of what it is asked.
 type Play = Box<dyn Fn(&Call) -> Outcome>;
