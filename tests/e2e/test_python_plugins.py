@@ -10,7 +10,7 @@ import pytest
 
 import plugin_environments
 from harness.chains import denial
-from harness.dstack import CONFIGURATIONS_OF, DstackServer, load
+from harness.dstack import CONFIGURATIONS_OF, Answer, DstackServer, load
 from harness.processes import Process
 from harness.sidecar import Sidecar
 from test_verdicts import comparable
@@ -48,12 +48,20 @@ def configurations(version: str) -> Iterator[tuple[str, dict[str, Any]]]:
             yield name, load(name)
 
 
+def effective(plan: Answer) -> Any:
+    """The planned spec without what a server says of itself: a gateway is the default where it is the first one."""
+    spec = comparable(plan.spec)
+    if spec["configuration"]["type"] == "gateway":
+        spec["configuration"].pop("default", None)
+    return spec
+
+
 def assert_same_in_both(server: DstackServer, in_process: DstackServer) -> None:
     for name, configuration in configurations(server.version):
         inside, outside = in_process.plan(configuration), server.plan(configuration)
         assert inside.status == 200, f"{name}: {inside.text}"
         assert outside.status == 200, f"{name}: {outside.text}"
-        assert comparable(outside.spec) == comparable(inside.spec), name
+        assert effective(outside) == effective(inside), name
         if configuration["type"] in ("task", "service", "dev-environment"):
             assert inside.configuration["tags"]["team"] == "my_team", "the plugin was asked"
             assert inside.configuration["max_duration"] == 86400
@@ -86,7 +94,7 @@ def test_a_plugin_on_pydantic_1_does_the_same_behind_a_server_on_pydantic_2(
             unreadable.append(name)
             continue
         assert outside.status == 200, f"{name}: {outside.text}"
-        assert comparable(outside.spec) == comparable(inside.spec), name
+        assert effective(outside) == effective(inside), name
     assert unreadable == ["service-replicas", "service-groups", "task-groups"]
 
 
