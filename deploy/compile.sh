@@ -32,10 +32,9 @@ fi
 name=$(echo "$profile" | tr 'a-z-' 'A-Z_')
 env "CARGO_PROFILE_${name}_STRIP=symbols" RUSTFLAGS="-C target-feature=+crt-static" \
     cargo build --locked --profile "$profile" --target "$triple" --target-dir "$work" --bin dstack-admission
-# The profiles `dev` and `bench` are built where `debug` and `release` are.
+# The profile `dev` is built where `debug` is.
 case $profile in
     dev) folder=debug ;;
-    bench) folder=release ;;
     *) folder=$profile ;;
 esac
 

@@ -87,7 +87,7 @@ pub fn resolve(loaded: Loaded, now: SystemTime) -> Result<Settings, Problems> {
 
     let listen = notes.address("listen", file.listen.as_deref().unwrap_or(defaults::LISTEN));
     let admin = notes.address("admin", file.admin.as_deref().unwrap_or(defaults::ADMIN));
-    let tls = notes.tls(file.tls.as_ref());
+    let tls = notes.tls(file.tls.as_ref(), now);
     let auth = notes.auth(file.auth.as_ref());
     let limits = limits(&file.limits);
     let deadline = file.deadline.unwrap_or(defaults::DEADLINE).0;
@@ -147,6 +147,9 @@ pub fn resolve(loaded: Loaded, now: SystemTime) -> Result<Settings, Problems> {
     }
 }
 
+/// When a certificate is told of that is about to expire.
+const EXPIRING: Duration = Duration::from_secs(14 * 24 * 60 * 60);
+
 impl Notes {
     fn address(&mut self, path: &str, text: &str) -> Option<SocketAddr> {
         let with_host = if text.starts_with(':') {
@@ -162,7 +165,7 @@ impl Notes {
         self.noted(path, address).flatten()
     }
 
-    fn tls(&mut self, tls: Option<&file::Tls>) -> Option<Tls> {
+    fn tls(&mut self, tls: Option<&file::Tls>, now: SystemTime) -> Option<Tls> {
         let files = match tls {
             None => {
                 return Some(Tls::Made {
@@ -188,6 +191,17 @@ impl Notes {
                     client_ca_file,
                 };
                 let loaded = self.noted("tls.certFile", tls::load(&settings))?;
+                let left = loaded.expires.duration_since(now).unwrap_or_default();
+                if left < EXPIRING {
+                    let until = humantime::format_rfc3339_seconds(loaded.expires);
+                    let message = match left.is_zero() {
+                        true => format!("it expired at {until}, and no dstack server takes it"),
+                        false => {
+                            format!("it expires at {until}; a new file is taken when it is there")
+                        }
+                    };
+                    self.warning("tls.certFile", message);
+                }
                 Some(Tls::Files { settings, loaded })
             }
             (None, None) => Some(Tls::Made { client_ca_file }),

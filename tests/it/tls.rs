@@ -235,6 +235,24 @@ async fn what_would_be_unsafe_is_not_served(#[case] keys: Value, #[case] words: 
     assert!(said.contains("config.yaml:"), "it names the place: {said}");
 }
 
+/// It is served all the same: the alert and readiness of the dstack server tell, and a new file mends it.
+#[tokio::test]
+async fn an_expired_certificate_is_told_of() {
+    let home = Home::new();
+    let pair = Authority::new("house CA").server_until(2020);
+    let tls = json!({"certFile": home.write("cert.pem", &pair.cert), "keyFile": home.write("key.pem", &pair.key)});
+    let sidecar = Sidecar::start_in(home, json!({"tls": tls})).await;
+    let told = "tls.certFile: it expired at 2020-01-01T00:00:00Z, and no dstack server takes it";
+    assert!(
+        sidecar
+            .log()
+            .iter()
+            .any(|line| line.to_string().contains(told)),
+        "{:?}",
+        sidecar.log()
+    );
+}
+
 #[tokio::test]
 async fn beyond_loopback_it_serves_those_with_credentials() {
     let home = Home::new();

@@ -45,15 +45,32 @@ impl Authority {
         self.issue(ExtendedKeyUsagePurpose::ServerAuth)
     }
 
+    /// One that ended with the year before this one.
+    pub fn server_until(&self, year: i32) -> Pair {
+        let until = rcgen::date_time_ymd(year, 1, 1);
+        self.issue_with(ExtendedKeyUsagePurpose::ServerAuth, |params| {
+            params.not_after = until
+        })
+    }
+
     pub fn client(&self) -> Pair {
         self.issue(ExtendedKeyUsagePurpose::ClientAuth)
     }
 
     fn issue(&self, usage: ExtendedKeyUsagePurpose) -> Pair {
+        self.issue_with(usage, |_| {})
+    }
+
+    fn issue_with(
+        &self,
+        usage: ExtendedKeyUsagePurpose,
+        change: impl FnOnce(&mut CertificateParams),
+    ) -> Pair {
         let key = KeyPair::generate().unwrap();
         let names = ["localhost", "127.0.0.1"].map(str::to_owned);
         let mut params = CertificateParams::new(names).unwrap();
         params.extended_key_usages = vec![usage];
+        change(&mut params);
         Pair {
             cert: params.signed_by(&key, &self.issuer).unwrap().pem(),
             key: key.serialize_pem(),
