@@ -4,13 +4,12 @@
 #
 #   deploy/compile.sh ARCH OUT     ARCH as Docker writes it, amd64 or arm64
 #
-# PROFILE (release) is the Cargo profile, CARGO_TARGET_DIR (target) where Cargo works. cargo-cyclonedx has to be
+# CARGO_TARGET_DIR (target) is where Cargo works. cargo-cyclonedx has to be
 # on the path; it writes the bill of materials. Compiling for another architecture needs its cross compiler.
 set -eu
 cd "$(dirname "$0")/.."
 arch=$1
 out=$2
-profile=${PROFILE:-release}
 work=${CARGO_TARGET_DIR:-target}
 
 case $arch in
@@ -29,21 +28,15 @@ fi
 
 # The target is named even where it is the machine's own: without it the flag would reach procedural macros,
 # which cannot be static.
-name=$(echo "$profile" | tr 'a-z-' 'A-Z_')
-env "CARGO_PROFILE_${name}_STRIP=symbols" RUSTFLAGS="-C target-feature=+crt-static" \
-    cargo build --locked --profile "$profile" --target "$triple" --target-dir "$work" --bin dstack-admission
-# The profile `dev` is built where `debug` is.
-case $profile in
-    dev) folder=debug ;;
-    *) folder=$profile ;;
-esac
+env CARGO_PROFILE_RELEASE_STRIP=symbols RUSTFLAGS="-C target-feature=+crt-static" \
+    cargo build --locked --release --target "$triple" --target-dir "$work" --bin dstack-admission
 
 state=$out/state
 out=$out/root
 mkdir -p "$out/usr/bin" "$out/etc/dstack-admission" "$out/usr/share/doc/dstack-admission" \
     "$out/tmp" "$out/var/lib" "$state/dstack-admission"
 chmod 1777 "$out/tmp"
-install -m 755 "$work/$triple/$folder/dstack-admission" "$out/usr/bin/dstack-admission"
+install -m 755 "$work/$triple/release/dstack-admission" "$out/usr/bin/dstack-admission"
 install -m 644 src/config/default.yaml "$out/etc/dstack-admission/admission.yaml"
 install -m 644 LICENSE "$out/usr/share/doc/dstack-admission/LICENSE"
 echo 'nonroot:x:65532:65532:nonroot:/var/lib/dstack-admission:/sbin/nologin' >"$out/etc/passwd"

@@ -109,9 +109,7 @@ def python_base() -> Path:
 
 
 def prebuilt() -> Path:
-    """The folder that replaces the Dockerfile's compile stage, made by the very script that the stage runs.
-
-    The profile `trial` is the release without what takes minutes to link."""
+    """The folder that replaces the Dockerfile's compile stage, made by the very script that the stage runs."""
     own_tools = ROOT / "tools"
     if not (own_tools / "bin/cargo-cyclonedx").exists():
         install = ["cargo", "install", "--quiet", "--locked", "--debug", f"cargo-cyclonedx@{CYCLONEDX}"]
@@ -119,7 +117,7 @@ def prebuilt() -> Path:
         shutil.rmtree(ROOT / "tools-target")
     shutil.rmtree(BUILD, ignore_errors=True)
     path = f"{own_tools / 'bin'}:{os.environ['PATH']}"
-    own = {"PATH": path, "PROFILE": os.environ.get("PROFILE", "trial"), "CARGO_TARGET_DIR": str(ROOT / "cargo")}
+    own = {"PATH": path, "CARGO_TARGET_DIR": str(ROOT / "cargo")}
     script = REPOSITORY / "deploy/compile.sh"
     run([script, architecture(), BUILD / "out"], env={**os.environ, **own})
     return BUILD
