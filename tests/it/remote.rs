@@ -36,7 +36,8 @@ async fn a_plugin_may_ask_for_a_client_certificate(#[case] shown: bool) {
         remote["clientCertFile"] = json!(home.write("client.pem", &client.cert));
         remote["clientKeyFile"] = json!(home.write("client.key", &client.key));
     }
-    let sidecar = Sidecar::with_plugins([json!({"name": "w", "webhook": remote})]).await;
+    let sidecar =
+        Sidecar::with_plugins([json!({"name": "w", "timeout": "5s", "webhook": remote})]).await;
     let answer = sidecar.review(SPEC).await;
     if shown {
         answer.assert_allowed();
