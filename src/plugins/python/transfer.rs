@@ -4,24 +4,23 @@
 //! out, and values have the models' form. What the plugin changed is the difference of the dumps
 //! before and after it; nothing else of the spec may change.
 
-use json_patch::jsonptr::{PointerBuf, Token};
-use json_patch::{AddOperation, PatchOperation, RemoveOperation, ReplaceOperation};
+use json_patch::PatchOperation;
 use serde_json::{Map, Value};
+
+use crate::admission::patch::Operations;
 
 /// The operations that do to `original` what was done between `before`, which is its dump, and
 /// `after`. What the original leaves out or writes in another form is put there whole, as `after` has it.
 pub(super) fn transfer(original: &Value, before: &Value, after: &Value) -> Vec<PatchOperation> {
     let mut walk = Transfer {
-        path: PointerBuf::root(),
-        operations: Vec::new(),
+        operations: Operations::default(),
     };
     walk.values(original, before, after);
-    walk.operations
+    walk.operations.into_vec()
 }
 
 struct Transfer {
-    path: PointerBuf,
-    operations: Vec<PatchOperation>,
+    operations: Operations,
 }
 
 impl Transfer {
@@ -36,7 +35,7 @@ impl Transfer {
             {
                 self.elements(original, before, after);
             }
-            _ => self.replace(after),
+            _ => self.operations.replace(after),
         }
     }
 
@@ -48,7 +47,7 @@ impl Transfer {
     ) {
         for key in before.keys() {
             if !after.contains_key(key) && original.contains_key(key) {
-                self.at(key, Self::remove);
+                self.at(key, |walk| walk.operations.remove());
             }
         }
         for (key, new) in after {
@@ -57,7 +56,7 @@ impl Transfer {
                 (None, Some(old)) if old == new => {}
                 // Only the model of the result has it, and what it says is there already.
                 (Some(own), None) if own == new => {}
-                _ => self.at(key, |walk| walk.add(new)),
+                _ => self.at(key, |walk| walk.operations.add(new)),
             }
         }
     }
@@ -80,44 +79,23 @@ impl Transfer {
             });
         }
         for _ in paired..old.len() {
-            self.at(&(head + paired).to_string(), Self::remove);
+            self.at(&(head + paired).to_string(), |walk| {
+                walk.operations.remove()
+            });
         }
         for (index, value) in new.iter().enumerate().skip(paired) {
             let place = match tail {
                 0 => "-".to_owned(),
                 _ => (head + index).to_string(),
             };
-            self.at(&place, |walk| walk.add(value));
+            self.at(&place, |walk| walk.operations.add(value));
         }
     }
 
     fn at(&mut self, token: &str, step: impl FnOnce(&mut Self)) {
-        self.path.push_back(Token::new(token));
+        self.operations.enter(token);
         step(self);
-        self.path.pop_back();
-    }
-
-    fn add(&mut self, value: &Value) {
-        let operation = AddOperation {
-            path: self.path.clone(),
-            value: value.clone(),
-        };
-        self.operations.push(PatchOperation::Add(operation));
-    }
-
-    fn remove(&mut self) {
-        let operation = RemoveOperation {
-            path: self.path.clone(),
-        };
-        self.operations.push(PatchOperation::Remove(operation));
-    }
-
-    fn replace(&mut self, value: &Value) {
-        let operation = ReplaceOperation {
-            path: self.path.clone(),
-            value: value.clone(),
-        };
-        self.operations.push(PatchOperation::Replace(operation));
+        self.operations.leave();
     }
 }
 
