@@ -12,7 +12,6 @@ use super::{not_loaded, unusable};
 use crate::admission::chain::{Globs, Member, Mode, OnConflict};
 use crate::admission::verdict::Phase;
 use crate::config::resolve::{Settings, Tls, worst_case};
-use crate::observe::metrics::Metrics;
 use crate::plugins::Plugin;
 
 /// Shows the chain, or every problem with exit code 2.
@@ -24,8 +23,7 @@ pub fn run(config: Option<&Path>) -> anyhow::Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    let _progress = workers::show_progress()?;
-    let pools = workers::pools(&Metrics::new()?);
+    let (_progress, pools) = workers::offline()?;
     let loaded = runtime.block_on(async {
         let loaded = workers::start(&settings.chain, &pools).await;
         pools.stop().await;

@@ -27,7 +27,6 @@ use crate::admission::review::{Kind, Review, Spec};
 use crate::engine::Engine;
 use crate::observe::events::lines::{Line, Lines};
 use crate::observe::events::{About, Event};
-use crate::observe::metrics::Metrics;
 use crate::plugins::{Backend, Plugin};
 
 /// Reviews in hand at once, for each core: enough that none idles while lines are read in order.
@@ -56,8 +55,7 @@ pub fn run(arguments: &ReplayArguments) -> anyhow::Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?;
-    let _progress = workers::show_progress()?;
-    let pools = workers::pools(&Metrics::new()?);
+    let (_progress, pools) = workers::offline()?;
     if let Err(why) = runtime.block_on(workers::start(&settings.chain, &pools)) {
         return Ok(not_loaded(&why)?);
     }

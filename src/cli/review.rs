@@ -17,7 +17,6 @@ use super::{Output, ReviewArguments, not_loaded, specs, unusable, workers};
 use crate::admission::decision::{Decision, Part, PartResult};
 use crate::admission::review::Review;
 use crate::engine::Engine;
-use crate::observe::metrics::Metrics;
 
 /// Decides every file. Exit code 1 when one of them is denied.
 pub fn run(arguments: &ReviewArguments) -> anyhow::Result<ExitCode> {
@@ -33,8 +32,7 @@ pub fn run(arguments: &ReviewArguments) -> anyhow::Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    let _progress = workers::show_progress()?;
-    let pools = workers::pools(&Metrics::new()?);
+    let (_progress, pools) = workers::offline()?;
     if let Err(why) = runtime.block_on(workers::start(&settings.chain, &pools)) {
         return Ok(not_loaded(&why)?);
     }

@@ -31,7 +31,6 @@ use self::report::{CaseReport, Report, SuiteReport, counted};
 use self::suite::{Case, Loader, Suite, Tested};
 use self::update::{Rewritten, Update};
 use super::{TestArguments, TestOutput, UNUSABLE, not_loaded, workers};
-use crate::observe::metrics::Metrics;
 
 /// Runs all suites. Exit code 1 when a case fails, too few rules fire or nothing was tested, 2 when a
 /// suite is not usable.
@@ -70,8 +69,7 @@ pub fn run(arguments: &TestArguments) -> anyhow::Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    let _progress = workers::show_progress()?;
-    let pools = workers::pools(&Metrics::new()?);
+    let (_progress, pools) = workers::offline()?;
     for chain in chains(&selected) {
         let started = workers::start(chain.engine.chain(), &pools);
         if let Err(why) = runtime.block_on(started) {

@@ -7,7 +7,7 @@ use futures_util::future::join_all;
 
 use crate::admission::chain::Chain;
 use crate::config::suggest::nearest;
-use crate::observe::logs::{self, Format, Log, LogError};
+use crate::observe::logs::{self, Format, Log};
 use crate::observe::metrics::Metrics;
 use crate::plugins::python::{Meters, Pools, Python, StartError, Started};
 use crate::plugins::{Backend, Plugin};
@@ -34,10 +34,12 @@ pub(super) fn pools(metrics: &Metrics) -> Pools {
     })
 }
 
-/// Shows on standard error how environments are made, which takes long, for commands that log nothing else.
-pub(super) fn show_progress() -> Result<Log, LogError> {
+/// Workers for a command that ends by itself. While the first value lives, standard error shows how
+/// environments are made, which takes long; such a command logs nothing else.
+pub(super) fn offline() -> anyhow::Result<(Log, Pools)> {
     let filter = "off,dstack_admission::plugins::python::environment=info";
-    logs::start(Format::Text, filter)
+    let progress = logs::start(Format::Text, filter)?;
+    Ok((progress, pools(&Metrics::new()?)))
 }
 
 /// Gives each Python plugin of a chain its workers and waits until all are ready. Says in the log what
