@@ -31,17 +31,23 @@ PRIVILEGED = {"type": "task", "name": "job", "image": "debian", "commands": ["id
 
 
 @pytest.fixture(scope="module")
-def booted(prebuilt: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
+def executable(prebuilt: Path) -> Path:
+    """The release, as the page's first command builds it."""
+    return prebuilt / "out/root/usr/bin/dstack-admission"
+
+
+@pytest.fixture(scope="module")
+def booted(executable: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
     """A machine with a dstack server, a checkout and the executable that its first command would build."""
     wheels = tmp_path_factory.mktemp("wheels")
     wheels.chmod(0o755)
     tools.run([UV, "build", "--quiet", "--wheel", "--offline", "--out-dir", wheels, HERE / "plugins/patient"])
-    executable = "target/x86_64-unknown-linux-gnu/release/dstack-admission"
+    built = "target/x86_64-unknown-linux-gnu/release/dstack-admission"
     booted = Machine(
         machine.base(),
         {
             DEPLOY: f"{CHECKOUT}/deploy",
-            prebuilt / "out/root/usr/bin/dstack-admission": f"{CHECKOUT}/{executable}",
+            executable: f"{CHECKOUT}/{built}",
             wheels: "/opt/wheels",
         },
     )
