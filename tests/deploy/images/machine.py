@@ -34,7 +34,7 @@ def base() -> Path:
     """The root file system of Debian with systemd, and a dstack server in /opt/dstack whose user is `dstack`."""
     wanted = [f"dstack[server]=={environments.DSTACK_VERSIONS[0]}", *environments.SERVER_BOUNDS]
     server = " ".join(f"'{one}'" for one in wanted)
-    inside = "env SSL_CERT_FILE=/usr/lib/ssl/cert.pem chroot \"$1\""
+    inside = 'env SSL_CERT_FILE=/usr/lib/ssl/cert.pem chroot "$1"'
     hooks = [
         f"upload {tools.CERTIFICATES} /usr/lib/ssl/cert.pem" if tools.CERTIFICATES.exists() else "true",
         f"upload {UV} /usr/local/bin/uv",

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import re
 
-import environments
 import pytest
 import tools
 import yaml
 from conftest import DEPLOY
+
+import environments
 
 CHART = tools.REPOSITORY / "charts/dstack-admission"
 VALUES = yaml.safe_load((CHART / "values.yaml").read_text())

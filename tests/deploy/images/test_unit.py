@@ -243,6 +243,13 @@ def test_a_new_executable_takes_over(installed: Machine) -> None:
     assert plan(installed, FLEET).configuration["max_price"] == 4.0
 
 
+def test_a_start_of_the_server_waits_for_reviews_that_are_answered(installed: Machine) -> None:
+    installed.run(f"systemctl stop dstack {SIDECAR} && systemctl start dstack")
+    answered = int(installed.show(SIDECAR, "ActiveEnterTimestampMonotonic"))
+    began = int(installed.show(SIDECAR, "ExecMainStartTimestampMonotonic"))
+    assert began < answered <= int(installed.show("dstack", "ExecMainStartTimestampMonotonic"))
+
+
 def test_nothing_is_left_once_it_is_removed(installed: Machine) -> None:
     installed.run("sed -i '/^plugins:/,$d' /home/dstack/.dstack/server/config.yml")
     for command in commands("## Removing"):
