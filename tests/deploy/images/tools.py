@@ -37,6 +37,7 @@ PROGRAMS = {
     "mmdebstrap": "mmdebstrap",
     "dpkg-deb": "dpkg",
     "systemd-analyze": "systemd",
+    "systemd-nspawn": "systemd-container",
     "readelf": "binutils",
     "cargo": "",
 }
