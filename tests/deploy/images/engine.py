@@ -58,7 +58,8 @@ class Docker(Engine):
         self.program = root / "bin/docker"
         self.environment = {
             "PATH": f"{root / 'bin'}:{os.environ.get('PATH', os.defpath)}",
-            "HOME": str(root / "home"),
+            "HOME": str(root),
+            "DOCKER_CONFIG": str(root / "client"),
             "DOCKER_HOST": f"unix://{self.socket}",
         }
         self.daemon = Process("dockerd", root / "log")

@@ -50,8 +50,8 @@ PLACES = {
     "usr/bin/containerd": "bin/containerd",
     "usr/bin/containerd-shim-runc-v2": "bin/containerd-shim-runc-v2",
     "usr/bin/tini-static": "bin/docker-init",
-    "usr/libexec/docker/cli-plugins/docker-buildx": "home/.docker/cli-plugins/docker-buildx",
-    "usr/libexec/docker/cli-plugins/docker-compose": "home/.docker/cli-plugins/docker-compose",
+    "usr/libexec/docker/cli-plugins/docker-buildx": "client/cli-plugins/docker-buildx",
+    "usr/libexec/docker/cli-plugins/docker-compose": "client/cli-plugins/docker-compose",
 }
 
 
@@ -71,7 +71,7 @@ def require() -> None:
 
 
 def docker() -> Path:
-    """Docker's engine, client, BuildKit and Compose, in one folder with the client's home."""
+    """Docker's engine, client, BuildKit and Compose, in one folder."""
     if all((DOCKER / place).exists() for place in PLACES.values()):
         return DOCKER
     apt = ROOT / "apt"

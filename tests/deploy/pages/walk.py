@@ -22,8 +22,7 @@ from harness.processes import Process, minimal_environment
 REPOSITORY = Path(__file__).resolve().parents[3]
 DECISION = re.compile(r"01(?:[0-9A-Z]{24}|…)")
 HEREDOC = re.compile(r"<<-?'?(\w+)'?")
-# What is a program's output or a file, and no command, is told by the walk; this is what looks like either.
-PROMPT = "$ "
+ASSIGNMENT = re.compile(r"([A-Z_]+)=(\$\(.*\)|\S*)")
 
 
 @dataclass(frozen=True)
@@ -85,26 +84,45 @@ class Walk:
         (folder / "home").mkdir(parents=True, exist_ok=True)
 
     def run(
-        self, starts: str, *, code: int | None = 0, instead: str | None = None, because: str = "", keys: str = "", within: float = 60
+        self,
+        starts: str,
+        *,
+        code: int | None = 0,
+        instead: str | None = None,
+        because: str = "",
+        keys: str = "",
+        until: str = "",
+        again: float = 0,
+        within: float = 60,
     ) -> str:
-        """Runs the page's next command, or another in its place for a reason; what it says, errors too."""
+        """Runs the page's next command, or another `instead`, for a reason; what it says, errors too.
+
+        `keys` are what its reader types. They would try it again, for so many seconds, until it does well and says
+        `until`.
+        """
         command = self._next_command(starts)
         if instead is not None and not because:
             raise ValueError("what is run in place of a page's command needs a reason")
-        finished = subprocess.run(
-            ["bash", "-euo", "pipefail", "-c", self.worded(instead or command)],
-            cwd=self.folder,
-            env=self.environment,
-            input=keys,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=within,
-        )
-        self.said = finished.stdout
-        if code is not None and finished.returncode != code:
-            raise AssertionError(f"{self._place}: `{command}` ended with {finished.returncode}:\n{self.said[-6000:]}")
-        return self.said
+        if command.startswith("cd "):
+            self.folder /= self.worded(command).removeprefix("cd ")
+            return ""
+        if assigned := ASSIGNMENT.fullmatch(command):
+            name, value = assigned.groups()
+            self.environment[name] = self._bash(f"printf %s {value}", "", within).stdout
+            return ""
+        deadline = time.monotonic() + again
+        while True:
+            finished = self._bash(self.worded(instead or command), keys, within)
+            self.said = finished.stdout
+            if code in (None, finished.returncode) and until in self.said:
+                return self.said
+            if time.monotonic() > deadline:
+                raise AssertionError(f"{self._place}: `{command}` ended with {finished.returncode}:\n{self.said[-6000:]}")
+            time.sleep(0.5)
+
+    def aside(self, command: str, *, keys: str = "", within: float = 60) -> str:
+        """What a command says that the page has in words only; it may fail."""
+        return self._bash(self.worded(command), keys, within).stdout
 
     def start(self, starts: str, *, until: str, within: float = 60) -> Process:
         """Starts the page's next command, which stays, and waits until it says `until`."""
@@ -159,6 +177,18 @@ class Walk:
             text = text.replace(word, own)
         return text
 
+    def _bash(self, command: str, keys: str, within: float) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            ["bash", "-euo", "pipefail", "-c", command],
+            cwd=self.folder,
+            env=self.environment,
+            input=keys,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=within,
+        )
+
     def _next_command(self, starts: str) -> str:
         if not self._commands:
             block = self._take(starts)
@@ -185,25 +215,16 @@ class Walk:
 
 def not_in(shown: str, said: str) -> str | None:
     """The first line of what a page shows that was not said, in its order; `…` stands for anything, on a line
-    of its own for any number of lines, and every decision's id for every other."""
-    lines = iter(said.splitlines())
-    for line in filter(None, map(str.strip, shown.splitlines())):
+    of its own for any number of lines, every decision's id for every other, and a space for many."""
+    lines = iter([" ".join(line.split()) for line in said.splitlines()])
+    for line in filter(None, (" ".join(line.split()) for line in shown.splitlines())):
         if line == "…":
             continue
         with_ids = DECISION.sub("\0", line)
         pattern = ".*".join(map(re.escape, with_ids.split("…"))).replace(re.escape("\0"), r"01[0-9A-Z]{24}")
-        if not any(re.search(rf"^\s*{pattern}\s*$", one) for one in lines):
+        if not any(re.search(rf"^{pattern}$", one) for one in lines):
             return line
     return None
-
-
-def awaited(condition, what: str, seconds: float = 30, show=str) -> None:  # type: ignore[no-untyped-def]
-    """Returns once the condition holds; fails with what `show` says when it does not in time."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > deadline:
-            raise AssertionError(f"not within {seconds:.0f} s: {what}\n{show()}")
-        time.sleep(0.05)
 
 
 def path_with(*folders: Path) -> str:
