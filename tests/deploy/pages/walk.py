@@ -126,14 +126,19 @@ class Walk:
 
     def start(self, starts: str, *, until: str, within: float = 60) -> Process:
         """Starts the page's next command, which stays, and waits until it says `until`."""
-        command = self.worded(self._next_command(starts)).removesuffix("&").strip()
+        return self.background(self._next_command(starts).removesuffix("&").strip(), until=until, within=within)
+
+    def background(self, command: str, *, until: str, within: float = 60) -> Process:
+        """Starts a command that the page has in words only."""
         process = Process(f"started-{len(self.started)}", self.folder / "output")
-        said = lambda: process.printed() + (process.stderr.read_text() if process.stderr.exists() else "")  # noqa: E731
+
+        def said() -> str:
+            return process.printed() + (process.stderr.read_text() if process.stderr.exists() else "")
+
         self.started.append(process)
         # `exec`, so that the process is the program and no shell around it.
-        process.start(
-            ["bash", "-c", f"cd {self.folder} && exec {command}"], self.environment, lambda: until in said(), within
-        )
+        words = ["bash", "-c", f"cd {self.folder} && exec {self.worded(command)}"]
+        process.start(words, self.environment, lambda: until in said(), within)
         self.said = said()
         return process
 
