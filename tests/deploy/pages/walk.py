@@ -142,6 +142,11 @@ class Walk:
         self.said = said()
         return process
 
+    def take(self, starts: str) -> list[str]:
+        """The page's next command as the shell hands it over, word for word, for something that stands in for it."""
+        command = self.worded(self._next_command(starts)).removesuffix("&").strip()
+        return self._bash(f"printf '%s\\0' {command}", "", 60).stdout.split("\0")[:-1]
+
     def not_run(self, starts: str, because: str) -> None:
         """Passes by the page's next command, which cannot be run here."""
         if not because:
