@@ -66,8 +66,8 @@ pictures: build ## Draw the dashboards anew, docs/images. It needs Node.js 20 wi
 	$(PYTHON) tests/e2e/environments.py monitoring dstack-0.22.5
 	target/e2e/monitoring/bin/python tests/deploy/monitoring/pictures.py
 
-test-images: ## The images, the compose set-up, a pod and the systemd unit, with a real dstack server.
-	$(PYTHON) tests/e2e/environments.py images
+test-images: ## The images, the compose set-up, the chart's pods and the systemd unit, with a real dstack server.
+	$(PYTHON) tests/e2e/environments.py images dstack-0.22.5
 	$(PYTHON) tests/deploy/images/tools.py
 	target/e2e/images/bin/python -m pytest tests/deploy/images
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import requests
 import tools
+import yaml
 from cluster import Cluster
 from conftest import DSTACK
 from engine import Container, Docker, Podman, wait_until
@@ -21,6 +22,7 @@ import environments
 from harness.processes import LOOPBACK, free_port
 
 PAGE = tools.REPOSITORY / "docs/kubernetes.md"
+CHART_PAGE = tools.REPOSITORY / "charts/dstack-admission/README.md"
 IMAGE = "registry.example.com/dstack-admission:0.1.0"
 NO_CLUSTER = "there is no cluster"
 
@@ -109,6 +111,19 @@ def test_the_page_ends_with_a_denied_and_a_patched_spec(reader: Reader, tmp_path
     assert f"{IMAGE}" in str(elsewhere) and "dstack-admission-credentials" in str(elsewhere)
     walk.not_run("helm test", because="cert-manager is an operator of a cluster")
     assert "initContainers" in walk.read("enableServiceLinks")
+    walk.end()
+
+
+def test_the_chart_s_own_page_can_be_rendered(reader: Reader) -> None:
+    walk = Walk(CHART_PAGE, reader.walk.folder)
+    command = walk.take("helm install")
+    command.remove("--create-namespace")
+    command[command.index("--namespace")] = "-n"
+    assert reader.cluster.render(command, walk.folder)
+    for starts, shown in (("credentials:", "quota-client"), ("config:", "claimName: audit")):
+        walk.write(starts, "shown.yaml")
+        rendered = reader.cluster.render([*command, "-f", "shown.yaml"], walk.folder)
+        assert shown in yaml.safe_dump(rendered)
     walk.end()
 
 

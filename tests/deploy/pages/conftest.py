@@ -47,7 +47,8 @@ def follow(binary: Path, tmp_path: Path) -> Iterator[Callable[..., Walk]]:
     walks: list[Walk] = []
 
     def begin(page: str, folder: Path = tmp_path / "empty", **options: object) -> Walk:
-        walk = Walk(REPOSITORY / page, folder, **{"HOME": str(tmp_path / "home"), "PATH": path} | options)  # type: ignore[arg-type]
+        options = {"HOME": str(tmp_path / "home"), "PATH": path, **options}
+        walk = Walk(REPOSITORY / page, folder, **options)  # type: ignore[arg-type]
         walks.append(walk)
         return walk
 

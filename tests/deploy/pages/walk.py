@@ -69,13 +69,19 @@ class Walk:
     """One page, or one section of it, followed in a directory and an environment of its own."""
 
     def __init__(
-        self, page: Path, folder: Path, *, section: str | None = None, words: Mapping[str, str] | None = None, **more: str
+        self,
+        page: Path,
+        folder: Path,
+        *,
+        section: str | None = None,
+        words: Mapping[str, str] | None = None,
+        **environment: str,
     ):
-        """`words` are what a reader puts in place of the page's own, and ports that are free here; `more` is the
-        environment."""
+        """`words` are what a reader puts in place of the page's own, and ports that are free here."""
         self.folder = folder
         self.words = dict(words or {})
-        self.environment = minimal_environment(**{"HOME": str(folder / "home"), "TERM": "dumb", "COLUMNS": "160", **more})
+        terminal = {"TERM": "dumb", "COLUMNS": "160"}
+        self.environment = minimal_environment(**{"HOME": str(folder / "home"), **terminal, **environment})
         self.said = ""
         self.started: list[Process] = []
         self._left = blocks(page, section)
@@ -117,7 +123,8 @@ class Walk:
             if code in (None, finished.returncode) and until in self.said:
                 return self.said
             if time.monotonic() > deadline:
-                raise AssertionError(f"{self._place}: `{command}` ended with {finished.returncode}:\n{self.said[-6000:]}")
+                ended = f"{self._place}: `{command}` ended with {finished.returncode}"
+                raise AssertionError(f"{ended}:\n{self.said[-6000:]}")
             time.sleep(0.5)
 
     def aside(self, command: str, *, keys: str = "", within: float = 60) -> str:
