@@ -30,8 +30,8 @@ def walk(
     ports = {name: str(free_port()) for name in PORTS}
     words = {f"localhost:{PORTS[name]}": f"localhost:{port}" for name, port in ports.items()}
     programs = path_with(engine.root / "bin", environments.directory(f"dstack-{DSTACK}") / "bin")
-    home = {"HOME": str(tmp_path / "home")}
-    walk = Walk(PAGE, checkout(tmp_path / "checkout"), section=request.param, words=words, **engine.environment | ports | home)
+    environment = engine.environment | ports | {"HOME": str(tmp_path / "home")}
+    walk = Walk(PAGE, checkout(tmp_path / "checkout"), section=request.param, words=words, **environment)
     walk.environment["PATH"] = programs
     yield walk
     walk.stop()

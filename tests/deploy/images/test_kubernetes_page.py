@@ -106,7 +106,8 @@ def test_the_page_ends_with_a_denied_and_a_patched_spec(reader: Reader, tmp_path
     for name in ("PASSWORD", "HOST"):
         walk.run(name)
     cluster.create_secret(walk.take("kubectl -n admission create secret"))
-    assert cluster.secrets["dstack-admission-credentials"]["netrc"].startswith("machine dstack-admission.admission.svc ")
+    netrc = cluster.secrets["dstack-admission-credentials"]["netrc"]
+    assert netrc.startswith("machine dstack-admission.admission.svc ")
     elsewhere = cluster.render(walk.take("helm install dstack-admission"), walk.folder)
     assert f"{IMAGE}" in str(elsewhere) and "dstack-admission-credentials" in str(elsewhere)
     walk.not_run("helm test", because="cert-manager is an operator of a cluster")

@@ -22,7 +22,7 @@ DOCKER = ROOT / "docker"
 SUITE = "trixie"
 MIRROR = "http://deb.debian.org/debian"
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
-# The machine's own CAs, and where they are in the images: what is reached may be behind a proxy that only they vouch for.
+# The machine's own CAs, and where they are in the images: what is reached may be behind a proxy that they vouch for.
 CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
 PYTHON_TRUST = Path("/usr/lib/ssl/cert.pem")
 

@@ -61,7 +61,7 @@ def blocks(page: Path, section: str | None = None) -> list[Block]:
             level = depth if following.content == section else level
         elif token.type in ("fence", "code_block") and (section is None or level):
             line = (token.map or [0])[0] + 1
-            found.append(Block(f"{page.relative_to(REPOSITORY)}:{line}", token.content.rstrip("\n")))
+            found.append(Block(f"{os.path.relpath(page, REPOSITORY)}:{line}", token.content.rstrip("\n")))
     return found
 
 
@@ -106,9 +106,9 @@ class Walk:
         `keys` are what its reader types. They would try it again, for so many seconds, until it does well and says
         `until`.
         """
-        command = self._next_command(starts)
         if instead is not None and not because:
             raise ValueError("what is run in place of a page's command needs a reason")
+        command = self._next_command(starts)
         if command.startswith("cd "):
             self.folder /= self.worded(command).removeprefix("cd ")
             return ""
