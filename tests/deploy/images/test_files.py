@@ -95,7 +95,8 @@ def test_systemd_finds_the_unit_well_confined() -> None:
 
 def _compose(profiles: str | None) -> dict[str, Any]:
     """The compose file as Compose understands it; `None` is what the file beside it says."""
-    environment = {"PATH": os.environ["PATH"], "HOME": "/nonexistent"}
+    docker = tools.docker()
+    environment = {"PATH": os.environ["PATH"], "HOME": "/nonexistent", "DOCKER_CONFIG": str(docker / "client")}
     environment |= {"COMPOSE_PROFILES": profiles} if profiles else {}
-    said = tools.run([tools.compose(), "-f", DEPLOY / "compose.yaml", "config"], env=environment)
+    said = tools.run([docker / "bin/docker", "compose", "-f", DEPLOY / "compose.yaml", "config"], env=environment)
     return dict(yaml.safe_load(said))

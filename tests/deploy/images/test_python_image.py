@@ -9,12 +9,11 @@ from pathlib import Path
 
 import pytest
 from conftest import DEPLOY, HERE
-from engine import Container, Engine, wait_until
+from engine import Container, Docker, wait_until
 
 Start = Callable[..., Container]
 HARDENED = (
     "--read-only",
-    "--read-only-tmpfs=false",
     "--tmpfs=/tmp:mode=1777",
     "--cap-drop=all",
     "--security-opt=no-new-privileges",
@@ -33,7 +32,7 @@ print(urllib.request.urlopen(request, timeout=10).read().decode())
 
 
 @pytest.fixture(scope="module")
-def baked(engine: Engine, python: str, tmp_path_factory: pytest.TempPathFactory) -> str:
+def baked(engine: Docker, python: str, tmp_path_factory: pytest.TempPathFactory) -> str:
     """The image with plugins installed into it, as docs/docker.md describes; nothing is fetched."""
     context = tmp_path_factory.mktemp("baked")
     for source in PLUGINS.values():
@@ -44,8 +43,8 @@ def baked(engine: Engine, python: str, tmp_path_factory: pytest.TempPathFactory)
         f"FROM {python}\nUSER 0\nCOPY . /plugins/\n"
         f"RUN uv pip install --offline --no-deps --python /opt/python/bin/python {packages}\nUSER 65532:65532\n"
     )
-    engine.build(context / "Dockerfile", context, "localhost/baked:latest")
-    return "localhost/baked:latest"
+    engine.build(context / "Dockerfile", context, "baked:latest")
+    return "baked:latest"
 
 
 @pytest.fixture
@@ -61,7 +60,7 @@ def served(baked: str, start: Start, tmp_path: Path) -> Container:
 
 
 def test_plugins_patch_and_deny(served: Container) -> None:
-    assert served.healthy()
+    wait_until(lambda: served.health() == "healthy", "it is healthy", 20, served.logs)
     answer = _ask(served)
     assert answer["error"] is None
     assert answer["spec"]["configuration"]["tags"] == {"owner": "ada"}
@@ -96,15 +95,15 @@ def test_it_drains_and_ends_with_0_on_sigterm(served: Container) -> None:
     assert "drained" in served.logs()
 
 
-def test_it_has_dstack_uv_and_the_bill_of_materials(engine: Engine, python: str) -> None:
+def test_it_has_dstack_uv_and_the_bill_of_materials(engine: Docker, python: str) -> None:
     ask = ("run", "--rm", "--pull=never", *HARDENED, "--entrypoint=python3", python, "-c")
     wanted = "from importlib.metadata import version; print(version('dstack'), version('uv'))"
     dockerfile = (DEPLOY / "Dockerfile").read_text()
-    dstack, uv = engine.podman(*ask, wanted).split()
+    dstack, uv = engine.command(*ask, wanted).split()
     assert f"ARG DSTACK_VERSION={dstack}\n" in dockerfile
     assert f"ARG UV_VERSION={uv}\n" in dockerfile
     path = "/usr/share/doc/dstack-admission/dstack-admission.cdx.json"
-    assert json.loads(engine.podman(*ask, f"print(open('{path}').read())"))["bomFormat"] == "CycloneDX"
+    assert json.loads(engine.command(*ask, f"print(open('{path}').read())"))["bomFormat"] == "CycloneDX"
 
 
 def _ask(container: Container, **configuration: object) -> dict:

@@ -12,7 +12,7 @@ import machine
 import pytest
 import tools
 from conftest import DEPLOY, HERE
-from engine import wait_until
+from engine import Docker, wait_until
 from machine import CACHE, UV, Machine
 
 import environments
@@ -31,9 +31,15 @@ PRIVILEGED = {"type": "task", "name": "job", "image": "debian", "commands": ["id
 
 
 @pytest.fixture(scope="module")
-def executable(prebuilt: Path) -> Path:
-    """The release, as the page's first command builds it."""
-    return prebuilt / "out/root/usr/bin/dstack-admission"
+def executable(engine: Docker, small: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The release, which the page's first command builds as the Dockerfile does."""
+    copy = tmp_path_factory.mktemp("release") / "dstack-admission"
+    made = engine.command("create", small).strip()
+    try:
+        engine.command("cp", f"{made}:/usr/bin/dstack-admission", copy)
+    finally:
+        engine.command("rm", made)
+    return copy
 
 
 @pytest.fixture(scope="module")

@@ -1,16 +1,14 @@
-"""What the tests of the images stand on, made once under `target/images/`: base images, Docker Compose, the executable.
+"""What the tests of the images stand on, made once under `target/images/`: Docker's own engine and base images.
 
-No image registry is needed. What a Dockerfile or the compose file names is made here under that name: Python's image
-from Debian's packages, the others in `stand-ins/`. Nothing outside `target/images/` is written.
+No image registry is needed. What a Dockerfile or the compose file names is made here or in `stand-ins/` under that
+name. Nothing outside `target/images/` is written.
 
     python3 tests/deploy/images/tools.py    # makes everything, so that a test run afterwards is quick
 """
 
 from __future__ import annotations
 
-import hashlib
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -18,18 +16,18 @@ from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 ROOT = (REPOSITORY / "target").resolve() / "images"
-BUILD = ROOT / "build"
-CYCLONEDX = "0.5.9"
-# Debian's current release: its Python is the one of the image, its Docker Compose knows `depends_on.required`.
+DOCKER = ROOT / "docker"
+# Debian's current release: its Python is the one of the image, its Docker has BuildKit and a Compose that knows
+# `depends_on.required`. The older release beside it is the one of Rust's image.
 SUITE = "trixie"
 MIRROR = "http://deb.debian.org/debian"
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
+# The machine's own CAs, and where they are in the images: what is reached may be behind a proxy that they vouch for.
 CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
-COMPOSE_FROM = (2, 20, 2)
+PYTHON_TRUST = Path("/usr/lib/ssl/cert.pem")
 
 # What has to be on the path, and the Debian package that brings it.
 PROGRAMS = {
-    "buildah": "buildah",
     "podman": "podman",
     "runc": "runc",
     "catatonit": "catatonit",
@@ -42,6 +40,20 @@ PROGRAMS = {
     "cargo": "",
 }
 LIBRARIES = {"netavark": "netavark", "aardvark-dns": "aardvark-dns"}
+
+# The packages of Docker, and where each of its programs goes. They are unpacked, not installed: a machine of tests
+# may have a Docker of its own, or none.
+PACKAGES = ("docker.io", "docker-cli", "docker-buildx", "docker-compose", "containerd", "tini")
+PLACES = {
+    "usr/sbin/dockerd": "bin/dockerd",
+    "usr/sbin/docker-proxy": "bin/docker-proxy",
+    "usr/bin/docker": "bin/docker",
+    "usr/bin/containerd": "bin/containerd",
+    "usr/bin/containerd-shim-runc-v2": "bin/containerd-shim-runc-v2",
+    "usr/bin/tini-static": "bin/docker-init",
+    "usr/libexec/docker/cli-plugins/docker-buildx": "client/cli-plugins/docker-buildx",
+    "usr/libexec/docker/cli-plugins/docker-compose": "client/cli-plugins/docker-compose",
+}
 
 
 class Missing(Exception):
@@ -59,13 +71,10 @@ def require() -> None:
         raise Missing("images are built and run as root")
 
 
-def compose() -> Path:
-    """Docker Compose: the machine's own if it is new enough, else Debian's, unpacked."""
-    own = ROOT / "docker-compose"
-    candidates = [shutil.which("docker-compose"), "/usr/libexec/docker/cli-plugins/docker-compose", own]
-    for candidate in filter(None, candidates):
-        if Path(candidate).is_file() and _version(Path(candidate)) >= COMPOSE_FROM:
-            return Path(candidate)
+def docker() -> Path:
+    """Docker's engine, client, BuildKit and Compose, in one folder."""
+    if all((DOCKER / place).exists() for place in PLACES.values()):
+        return DOCKER
     apt = ROOT / "apt"
     shutil.rmtree(apt, ignore_errors=True)
     for folder in ("lists/partial", "cache/archives/partial", "unpacked"):
@@ -82,61 +91,30 @@ def compose() -> Path:
         *("-o", "APT::Sandbox::User=root"),
     ]
     run([*apt_get, "update"])
-    run([*apt_get, "download", "docker-compose"], cwd=apt)
-    (package,) = apt.glob("docker-compose_*.deb")
-    run(["dpkg-deb", "-x", package, apt / "unpacked"])
-    shutil.copy(apt / "unpacked/usr/libexec/docker/cli-plugins/docker-compose", own)
+    run([*apt_get, "download", *PACKAGES], cwd=apt)
+    for package in apt.glob("*.deb"):
+        run(["dpkg-deb", "-x", package, apt / "unpacked"])
+    for source, place in PLACES.items():
+        (DOCKER / place).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(apt / "unpacked" / source, DOCKER / place)
     shutil.rmtree(apt)
-    return own
+    return DOCKER
 
 
 def python_base() -> Path:
     """The root file system of Debian with Python, which stands in for Python's official image of that release."""
-    archive = ROOT / "bases" / f"python-{SUITE}.tar"
-    if not archive.exists():
-        archive.parent.mkdir(parents=True, exist_ok=True)
-        making = archive.with_suffix(".making.tar")
-        packages = "python3,python3-venv,ca-certificates,netbase,tzdata"
-        # The machine's own CAs, too: what it reaches may be behind a proxy that only it trusts.
-        certificates = (
-            [f"--customize-hook=upload {CERTIFICATES} /usr/lib/ssl/cert.pem"] if CERTIFICATES.exists() else []
-        )
-        unneeded = [f"--dpkgopt=path-exclude=/usr/share/{folder}/*" for folder in ("doc", "man", "locale")]
-        languages = '--aptopt=Acquire::Languages "none"'
-        shape = ["--variant=minbase", f"--include={packages}", languages, *unneeded, *certificates]
-        run(["mmdebstrap", *shape, SUITE, making, MIRROR])
-        making.rename(archive)
-    return archive
+    packages = ("python3", "python3-venv", "ca-certificates", "netbase", "tzdata")
+    return _base(f"python-{SUITE}", SUITE, packages, PYTHON_TRUST)
 
 
-def prebuilt() -> Path:
-    """The folder that replaces the Dockerfile's compile stage, made by the very script that the stage runs."""
-    own_tools = ROOT / "tools"
-    if not (own_tools / "bin/cargo-cyclonedx").exists():
-        install = ["cargo", "install", "--quiet", "--locked", "--debug", f"cargo-cyclonedx@{CYCLONEDX}"]
-        run([*install, "--root", own_tools, "--target-dir", ROOT / "tools-target"])
-        shutil.rmtree(ROOT / "tools-target")
-    shutil.rmtree(BUILD, ignore_errors=True)
-    path = f"{own_tools / 'bin'}:{os.environ['PATH']}"
-    own = {"PATH": path, "CARGO_TARGET_DIR": str(ROOT / "cargo")}
-    script = REPOSITORY / "deploy/compile.sh"
-    run([script, architecture(), BUILD / "out"], env={**os.environ, **own})
-    return BUILD
+def rust_base() -> Path:
+    """What Rust's official image has besides Rust: Debian with a C compiler."""
+    return _base("gcc-bookworm", "bookworm", ("ca-certificates", "gcc", "libc6-dev"), CERTIFICATES)
 
 
-def architecture() -> str:
-    """This machine's architecture, as Docker writes it."""
-    return {"x86_64": "amd64", "aarch64": "arm64"}[os.uname().machine]
-
-
-def digest(*paths: Path) -> str:
-    """A short name for the content of files and folders."""
-    found = hashlib.sha256()
-    for path in paths:
-        for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
-            if file.is_file():
-                found.update(str(file.relative_to(path)).encode() + b"\0" + file.read_bytes())
-    return found.hexdigest()[:16]
+def toolchain() -> Path:
+    """Where this machine's Rust is, which goes into the stand-in of Rust's image."""
+    return Path(run(["rustc", "--print", "sysroot"], cwd=REPOSITORY).strip())
 
 
 def run(command: list[str | Path], **options: object) -> str:
@@ -148,10 +126,19 @@ def run(command: list[str | Path], **options: object) -> str:
     return str(finished.stdout)
 
 
-def _version(program: Path) -> tuple[int, ...]:
-    said = subprocess.run([program, "version", "--short"], capture_output=True, text=True).stdout
-    found = re.search(r"(\d+)\.(\d+)\.(\d+)", said)
-    return tuple(int(number) for number in found.groups()) if found else (0,)
+def _base(name: str, suite: str, packages: tuple[str, ...], trust: Path) -> Path:
+    """A root file system of Debian packages, made once; the machine's own CAs go to `trust` in it."""
+    archive = ROOT / "bases" / f"{name}.tar"
+    if not archive.exists():
+        archive.parent.mkdir(parents=True, exist_ok=True)
+        making = archive.with_suffix(".making.tar")
+        certificates = [f"--customize-hook=upload {CERTIFICATES} {trust}"] if CERTIFICATES.exists() else []
+        unneeded = [f"--dpkgopt=path-exclude=/usr/share/{folder}/*" for folder in ("doc", "man", "locale")]
+        languages = '--aptopt=Acquire::Languages "none"'
+        shape = ["--variant=minbase", f"--include={','.join(packages)}", languages, *unneeded, *certificates]
+        run(["mmdebstrap", *shape, suite, making, MIRROR])
+        making.rename(archive)
+    return archive
 
 
 def main() -> int:
@@ -160,7 +147,7 @@ def main() -> int:
     except Missing as missing:
         print(f"error: {missing}", file=sys.stderr)
         return 1
-    for make in (compose, python_base, prebuilt):
+    for make in (docker, python_base, rust_base):
         print(f"{make.__name__}: {make()}", flush=True)
     return 0
 
