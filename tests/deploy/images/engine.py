@@ -74,12 +74,13 @@ class Docker(Engine):
         self.daemon.start(command, self.environment, lambda: self.attempt("info").returncode == 0, STARTS_WITHIN)
 
     def stop(self) -> None:
-        """Removes what was run, keeps images and caches, and ends the daemon."""
+        """Removes what was run, keeps images and caches, and ends the daemon, which leaves a mount behind."""
         for container in self.attempt("ps", "--all", "--quiet").stdout.split():
             self.attempt("rm", "--force", "--volumes", container)
         for kind in ("volume", "network"):
             self.attempt(kind, "prune", "--force", *(["--all"] if kind == "volume" else []))
         self.daemon.stop(60)
+        subprocess.run(["umount", "--quiet", self.root / "exec/netns/default"], check=False)
 
     def load(self, archive: Path, name: str, *changes: str) -> None:
         """Takes a root file system for an image, unless the image is there."""

@@ -34,11 +34,11 @@ PRIVILEGED = {"type": "task", "name": "job", "image": "debian", "commands": ["id
 def executable(engine: Docker, small: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The release, which the page's first command builds as the Dockerfile does."""
     copy = tmp_path_factory.mktemp("release") / "dstack-admission"
-    made = engine.command("create", small).strip()
+    made = engine.command("create", "--pull", "never", small).split()[-1]
     try:
         engine.command("cp", f"{made}:/usr/bin/dstack-admission", copy)
     finally:
-        engine.command("rm", made)
+        engine.command("rm", "--volumes", made)
     return copy
 
 
