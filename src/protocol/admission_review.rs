@@ -340,6 +340,7 @@ mod tests {
             project: "main".into(),
             received: SystemTime::UNIX_EPOCH,
             headers: vec![],
+            trace: None,
             spec: Spec::parse(Bytes::from_static(text.as_bytes())).unwrap(),
         };
         let body: Value =
