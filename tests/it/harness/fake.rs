@@ -36,6 +36,7 @@ pub struct Seen {
     pub headers: HeaderMap,
     pub body: Value,
     pub text: String,
+    pub bytes: Bytes,
     /// Whether the client showed a certificate.
     pub certificate: bool,
 }
@@ -295,6 +296,7 @@ async fn connection<S>(
             headers: head.headers,
             body: serde_json::from_slice(&body).unwrap_or_default(),
             text: String::from_utf8_lossy(&body).into_owned(),
+            bytes: body,
             certificate,
         };
         let reply = behaviour(&seen);
