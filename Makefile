@@ -25,12 +25,17 @@ test-rust: build ## Unit, property and integration tests.
 		cargo test --locked; \
 	fi
 
-test-otlp: ## Traces, which the feature `otlp` builds in: what is about them, of all tests.
+test-otlp: ## Traces, which the feature `otlp` builds in: what is about them of the Rust tests, and one trace with a real dstack server.
 	@if cargo nextest --version >/dev/null 2>&1; then \
 		cargo nextest run --locked --features otlp -E 'test(/trac|leaks/)'; \
 	else \
 		cargo test --locked --features otlp trac && cargo test --locked --features otlp --test it leaks; \
 	fi
+	$(PYTHON) tests/e2e/environments.py otlp dstack-otel dstack-0.22.5
+	cargo build --locked --features otlp
+	target/e2e/otlp/bin/python -m pytest tests/traces
+	@# The executable without it again, for whatever comes next.
+	cargo build --locked
 
 test-policies: build ## The suites of the built-in policies and of the examples; every rule has to fire.
 	target/debug/dstack-admission test --built-in --coverage 100 src/plugins/library

@@ -30,7 +30,7 @@ fi
 # which cannot be static.
 env CARGO_PROFILE_RELEASE_STRIP=symbols RUSTFLAGS="-C target-feature=+crt-static" \
     cargo build --locked --release --target "$triple" --target-dir "$work" --bin dstack-admission \
-    --features "${CARGO_FEATURES:-}"
+    ${CARGO_FEATURES:+--features "$CARGO_FEATURES"}
 
 state=$out/state
 out=$out/root
@@ -45,6 +45,6 @@ echo 'nonroot:x:65532:' >"$out/etc/group"
 
 # Scanners look for *.cdx.json in an image. What is only needed to build and test is not in it.
 cargo cyclonedx --quiet --format json --spec-version 1.5 --all --target "$triple" --no-build-deps \
-    --features "${CARGO_FEATURES:-}" \
+    ${CARGO_FEATURES:+--features "$CARGO_FEATURES"} \
     --override-filename dstack-admission.cdx
 mv dstack-admission.cdx.json "$out/usr/share/doc/dstack-admission/"
