@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use opentelemetry::KeyValue;
 use opentelemetry::trace::{SpanKind, TraceState};
-use opentelemetry_otlp::{WithExportConfig, WithHttpConfig};
+use opentelemetry_otlp::{Protocol, WithExportConfig, WithHttpConfig};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::resource::{EnvResourceDetector, TelemetryResourceDetector};
 use opentelemetry_sdk::trace::{
@@ -22,7 +22,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
 use super::meters::{Lost, TraceMeters};
-use super::{Compression, Ended, Sampler, Settings};
+use super::{Ended, Sampler, Settings};
 use crate::admission::trace::{SpanId, Trace, TraceId};
 use crate::identity::outgoing::address;
 use client::Client;
@@ -309,16 +309,14 @@ fn exporter(
     settings: &Settings,
     client: &Arc<Client>,
 ) -> Result<opentelemetry_otlp::SpanExporter, String> {
-    let builder = opentelemetry_otlp::SpanExporter::builder()
+    let mut exporter = opentelemetry_otlp::SpanExporter::builder()
         .with_http()
         .with_shared_http_client(Arc::clone(client) as _)
         .with_endpoint(settings.endpoint.to_string())
-        .with_timeout(settings.timeout);
-    let builder = match settings.compression {
-        Compression::Off => builder,
-        Compression::Gzip => builder.with_compression(opentelemetry_otlp::Compression::Gzip),
-    };
-    let mut exporter = builder.build().map_err(|e| e.to_string())?;
+        .with_protocol(Protocol::HttpBinary)
+        .with_timeout(settings.timeout)
+        .build()
+        .map_err(|e| e.to_string())?;
     exporter.set_resource(&resource(settings));
     Ok(exporter)
 }

@@ -2,19 +2,21 @@
 //! certificates, secrets and TLS are the same everywhere. It remembers what was answered last.
 
 use std::fmt;
+use std::io::Write;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use http::header::{AUTHORIZATION, HeaderMap, HeaderValue, USER_AGENT};
+use flate2::write::GzEncoder;
+use http::header::{AUTHORIZATION, CONTENT_ENCODING, HeaderMap, HeaderValue, USER_AGENT};
 use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full, Limited};
 use opentelemetry_http::{HttpClient, HttpError};
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceResponse;
 use prost::Message;
 
-use super::super::{Header, Settings};
+use super::super::{Compression, Header, Settings};
 use crate::identity::outgoing::{self, HttpsClient, authorization};
 use crate::identity::{in_file, secret};
 
@@ -26,6 +28,7 @@ const SHOWN: usize = 200;
 pub(super) struct Client {
     http: HttpsClient,
     headers: HeaderMap,
+    compression: Compression,
     timeout: Duration,
     last: Mutex<Answer>,
 }
@@ -65,6 +68,7 @@ impl Client {
         Ok(Self {
             http: outgoing::client(settings.ca_file.as_deref(), settings.client_cert.as_ref())?,
             headers,
+            compression: settings.compression,
             timeout: settings.timeout,
             last: Mutex::default(),
         })
@@ -80,7 +84,12 @@ impl Client {
     }
 
     async fn exchange(&self, request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
-        let (mut head, body) = request.into_parts();
+        let (mut head, mut body) = request.into_parts();
+        if self.compression == Compression::Gzip {
+            body = gzip(&body)?;
+            head.headers
+                .insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+        }
         for (name, value) in &self.headers {
             head.headers.insert(name.clone(), value.clone());
         }
@@ -123,6 +132,12 @@ impl fmt::Debug for Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Client").finish_non_exhaustive()
     }
+}
+
+fn gzip(text: &[u8]) -> std::io::Result<Bytes> {
+    let mut encoder = GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    encoder.write_all(text)?;
+    encoder.finish().map(Bytes::from)
 }
 
 /// What an answer says (OTLP specification, "OTLP/HTTP Response").
