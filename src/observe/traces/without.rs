@@ -12,7 +12,7 @@ pub(super) enum Pipeline {}
 pub(super) struct Facts;
 
 #[derive(Default)]
-pub(super) struct Tasks;
+pub(super) struct Tasks {}
 
 impl Facts {
     pub fn of<'p, P>(_: &Site<'_>, _: &'p [Member<P>], _: impl Fn(&'p P) -> About<'p>) -> Self {
