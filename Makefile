@@ -6,7 +6,7 @@ E2E := target/e2e/tests/bin/python
 CHART := target/e2e/chart/bin/python
 TOOLS := target/tools
 
-.PHONY: help build test test-quick test-rust test-policies test-python test-e2e test-e2e-quick test-chart test-pages test-deploy test-monitoring test-images chart dashboards pictures specs lint demo docs bench bench-quick bench-python
+.PHONY: help build test test-quick test-rust test-otlp test-policies test-python test-e2e test-e2e-quick test-chart test-pages test-deploy test-monitoring test-images chart dashboards pictures specs lint demo docs bench bench-quick bench-python
 
 help: ## List the targets.
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 18
@@ -14,9 +14,9 @@ help: ## List the targets.
 build: ## Build the binary, target/debug/dstack-admission.
 	cargo build --locked
 
-test: test-rust test-policies test-python test-chart test-pages test-e2e ## All tests: Rust, and end to end with real dstack servers of four versions.
+test: test-rust test-otlp test-policies test-python test-chart test-pages test-e2e ## All tests: Rust, and end to end with real dstack servers of four versions.
 
-test-quick: test-rust test-policies test-chart test-pages test-e2e-quick ## All tests, end to end with the newest dstack server alone.
+test-quick: test-rust test-otlp test-policies test-chart test-pages test-e2e-quick ## All tests, end to end with the newest dstack server alone.
 
 test-rust: build ## Unit, property and integration tests.
 	@if cargo nextest --version >/dev/null 2>&1; then \
@@ -24,6 +24,18 @@ test-rust: build ## Unit, property and integration tests.
 	else \
 		cargo test --locked; \
 	fi
+
+test-otlp: ## Traces, which the feature `otlp` builds in: what is about them of the Rust tests, and one trace with a real dstack server.
+	@if cargo nextest --version >/dev/null 2>&1; then \
+		cargo nextest run --locked --features otlp -E 'test(/trac|leaks/)'; \
+	else \
+		cargo test --locked --features otlp trac && cargo test --locked --features otlp --test it leaks; \
+	fi
+	$(PYTHON) tests/e2e/environments.py otlp dstack-otel dstack-0.22.5
+	cargo build --locked --features otlp
+	target/e2e/otlp/bin/python -m pytest tests/traces
+	@# The executable without it again, for whatever comes next.
+	cargo build --locked
 
 test-policies: build ## The suites of the built-in policies and of the examples; every rule has to fire.
 	target/debug/dstack-admission test --built-in --coverage 100 src/plugins/library
@@ -78,7 +90,8 @@ specs: ## Capture anew what real dstack servers send, tests/specs.
 lint: $(TOOLS)/bin/cargo-deny ## Format, clippy without warnings, licences.
 	cargo fmt --check
 	cargo clippy --locked --all-targets -- -D warnings
-	$(TOOLS)/bin/cargo-deny --log-level error check licenses bans sources
+	cargo clippy --locked --all-targets --features otlp -- -D warnings
+	$(TOOLS)/bin/cargo-deny --all-features --log-level error check licenses bans sources
 
 $(TOOLS)/bin/cargo-deny:
 	$(PYTHON) -m venv $(TOOLS)

@@ -4,7 +4,7 @@
 #
 #   deploy/compile.sh ARCH OUT     ARCH as Docker writes it, amd64 or arm64
 #
-# CARGO_TARGET_DIR (target) is where Cargo works. cargo-cyclonedx has to be
+# CARGO_TARGET_DIR (target) is where Cargo works, CARGO_FEATURES what is built in, such as `otlp`. cargo-cyclonedx has to be
 # on the path; it writes the bill of materials. Compiling for another architecture needs its cross compiler.
 set -eu
 cd "$(dirname "$0")/.."
@@ -29,7 +29,8 @@ fi
 # The target is named even where it is the machine's own: without it the flag would reach procedural macros,
 # which cannot be static.
 env CARGO_PROFILE_RELEASE_STRIP=symbols RUSTFLAGS="-C target-feature=+crt-static" \
-    cargo build --locked --release --target "$triple" --target-dir "$work" --bin dstack-admission
+    cargo build --locked --release --target "$triple" --target-dir "$work" --bin dstack-admission \
+    ${CARGO_FEATURES:+--features "$CARGO_FEATURES"}
 
 state=$out/state
 out=$out/root
@@ -44,5 +45,6 @@ echo 'nonroot:x:65532:' >"$out/etc/group"
 
 # Scanners look for *.cdx.json in an image. What is only needed to build and test is not in it.
 cargo cyclonedx --quiet --format json --spec-version 1.5 --all --target "$triple" --no-build-deps \
+    ${CARGO_FEATURES:+--features "$CARGO_FEATURES"} \
     --override-filename dstack-admission.cdx
 mv dstack-admission.cdx.json "$out/usr/share/doc/dstack-admission/"

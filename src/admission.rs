@@ -18,4 +18,5 @@ pub mod run;
 pub mod schema;
 pub mod secrets;
 pub mod text;
+pub mod trace;
 pub mod verdict;

@@ -12,6 +12,7 @@ pub mod file;
 mod keys;
 mod notes;
 pub mod offline;
+mod otlp;
 pub mod places;
 pub mod plugin;
 pub mod problem;
@@ -22,6 +23,7 @@ pub mod resolve;
 pub mod schema;
 mod sinks;
 pub(crate) mod suggest;
+pub mod tracing;
 pub mod units;
 mod words;
 

@@ -102,6 +102,7 @@ impl Engine {
         };
         Reply {
             outcome,
+            began: asked - started,
             took: asked.elapsed(),
         }
     }

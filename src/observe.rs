@@ -11,4 +11,5 @@ pub mod recent;
 pub mod record;
 pub mod redaction;
 pub mod repeats;
+pub mod traces;
 pub mod workers;

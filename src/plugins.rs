@@ -8,6 +8,8 @@ pub mod python;
 pub mod rest;
 pub mod webhook;
 
+use ::http::Uri;
+
 use crate::admission::verdict::{Budget, Call, Fault, FaultKind, Outcome};
 
 /// A plugin, ready to be called by many reviews at once.
@@ -72,6 +74,15 @@ impl Backend {
         match self {
             Backend::Webhook(webhook) => Some(webhook.breaker()),
             Backend::Rest(rest) => Some(rest.breaker()),
+            Backend::Cel(_) | Backend::BuiltIn(_) | Backend::Python(_) => None,
+        }
+    }
+
+    /// Where it is called over HTTP, if it is.
+    pub fn url(&self) -> Option<&Uri> {
+        match self {
+            Backend::Webhook(webhook) => Some(webhook.url()),
+            Backend::Rest(rest) => Some(rest.url()),
             Backend::Cel(_) | Backend::BuiltIn(_) | Backend::Python(_) => None,
         }
     }

@@ -30,6 +30,7 @@ use crate::observe::metrics::{Metrics, PluginMetrics};
 use crate::observe::recent::Recent;
 use crate::observe::record::Recording;
 use crate::observe::repeats::Repeats;
+use crate::observe::traces::Tracer;
 use auth::Auth;
 use readiness::Readiness;
 
@@ -54,6 +55,7 @@ pub struct Live {
     pub engine: Engine,
     pub plugins: PluginMetrics,
     pub audit: Audit,
+    pub tracer: Tracer,
     /// What is recorded of which reviews.
     pub recording: Recording,
     /// Whether the admin port shows the latest decisions.

@@ -411,6 +411,7 @@ mod tests {
             project: "main".to_owned(),
             received: now,
             headers: Vec::new(),
+            trace: None,
             spec: Spec::parse(Bytes::from_static(b"{}")).unwrap(),
         };
         assert!(chain.exemption(&chain.members()[0], &review).is_some());

@@ -11,6 +11,7 @@ use serde_json::Value;
 use super::patch::{self, Compare};
 use super::review::Review;
 use super::text;
+use super::trace::SpanId;
 use super::verdict::{Denial, Fault, Phase, Rule};
 
 /// One plugin's part in a decision.
@@ -22,6 +23,10 @@ pub struct Part {
     pub phase: Phase,
     /// Whether this was the second call, made because a later plugin changed the spec.
     pub reinvoked: bool,
+    /// The call's span, where the review has one and a call was made.
+    pub span: Option<SpanId>,
+    /// When it was asked, counted from when the deadline began to run.
+    pub began: Duration,
     pub took: Duration,
     pub result: PartResult,
     /// What this plugin changed. Empty when it changed nothing or its patch was not taken.
@@ -44,6 +49,8 @@ impl Part {
             plugin: Arc::clone(plugin),
             phase,
             reinvoked: false,
+            span: None,
+            began: Duration::ZERO,
             took: Duration::ZERO,
             result,
             patch: Vec::new(),
@@ -274,6 +281,7 @@ mod tests {
             project: "main".to_owned(),
             received: SystemTime::UNIX_EPOCH,
             headers: Vec::new(),
+            trace: None,
             spec: Spec::parse(Bytes::from_static(b"{\"a\": 1.0}")).unwrap(),
         })
     }
@@ -284,6 +292,8 @@ mod tests {
             plugin: plugin.into(),
             phase: Phase::Mutating,
             reinvoked: false,
+            span: None,
+            began: Duration::ZERO,
             took: Duration::ZERO,
             result,
             patch: Vec::new(),

@@ -7,6 +7,8 @@ use std::time::SystemTime;
 use bytes::Bytes;
 use serde_json::Value;
 
+use super::trace::Trace;
+
 /// The kinds of spec that dstack sends to its plugins, one endpoint each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Kind {
@@ -123,6 +125,8 @@ pub struct Review {
     pub received: SystemTime,
     /// The request headers that some plugin's `forwardHeaders` lists, names in lower case.
     pub headers: Vec<(String, String)>,
+    /// Its place in a distributed trace.
+    pub trace: Option<Trace>,
     pub spec: Spec,
 }
 

@@ -15,6 +15,7 @@ use super::decision::{self, Decision, Part, PartResult};
 use super::review::Review;
 use super::revision::Revision;
 use super::schema::Fit;
+use super::trace::SpanId;
 use super::verdict::{Call, Fault, FaultKind, Outcome, Phase};
 use changes::Change;
 use check::{Changed, Checking};
@@ -80,6 +81,8 @@ pub enum Question {
 #[derive(Clone, Debug)]
 pub struct Reply {
     pub outcome: Outcome,
+    /// When it was asked, counted from when the deadline began to run.
+    pub began: Duration,
     pub took: Duration,
 }
 
@@ -197,6 +200,8 @@ impl<'c, P> Run<'c, P> {
             let member = ask.member;
             let mut part = Part {
                 reinvoked,
+                span: ask.call.span,
+                began: reply.began,
                 took: reply.took,
                 ..Part::new(ask.index, &member.name, ask.call.phase, PartResult::Allowed)
             };
@@ -295,17 +300,31 @@ impl<'c, P> Run<'c, P> {
     }
 
     fn ask(&self, index: usize, phase: Phase) -> Ask<'c, P> {
+        let question = Question::Verdict;
         let call = Call {
             review: Arc::clone(&self.review),
             spec: Arc::clone(&self.spec),
             phase,
+            span: self.span(index, phase, question),
         };
         Ask {
             member: &self.chain.members()[index],
-            question: Question::Verdict,
+            question,
             call,
             index,
         }
+    }
+
+    /// The span of the call that comes now, of its own for each part of a record.
+    fn span(&self, index: usize, phase: Phase, question: Question) -> Option<SpanId> {
+        let review = self.review.trace.as_ref()?.span?;
+        let kind = match (question, phase, self.step) {
+            (Question::SpecCheck, ..) => 3,
+            (_, Phase::Validating, _) => 2,
+            (_, Phase::Mutating, Step::Reinvoking(_)) => 1,
+            (_, Phase::Mutating, _) => 0,
+        };
+        Some(review.below(4 * u32::try_from(index).ok()? + kind))
     }
 
     /// Whether a member that wants to be called again has not seen the spec as it is now.
@@ -322,6 +341,7 @@ fn no_reply() -> Reply {
     let fault = Fault::new(FaultKind::Transport, "no answer of it was kept");
     Reply {
         outcome: Outcome::Fault(fault),
+        began: Duration::ZERO,
         took: Duration::ZERO,
     }
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::review::Review;
 use super::revision::Revision;
+use super::trace::{SpanId, Trace};
 use json_patch::PatchOperation;
 
 /// Which part of the chain a plugin is called in.
@@ -31,6 +32,15 @@ pub struct Call {
     /// The spec as the plugins before this one left it.
     pub spec: Arc<Revision>,
     pub phase: Phase,
+    /// The call's span, where the review has one.
+    pub span: Option<SpanId>,
+}
+
+impl Call {
+    /// The trace that what is called shall go on with, and the span that calls.
+    pub fn trace(&self) -> Option<(&Trace, SpanId)> {
+        self.review.trace.as_ref().zip(self.span)
+    }
 }
 
 /// How long a call may take.

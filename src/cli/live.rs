@@ -11,7 +11,9 @@ use crate::config::resolve::{Settings, Tls, worst_case};
 use crate::engine::Engine;
 use crate::observe::audit::{Audit, Form, Format, Sinks, Target};
 use crate::observe::metrics::Metrics;
+use crate::observe::traces::{self, About, Site, Traces};
 use crate::plugins::Plugin;
+use crate::protocol::dstack::endpoint;
 use crate::server::{Live, tls};
 
 /// The addresses of the open ports, which a reload cannot change.
@@ -34,6 +36,7 @@ pub(super) fn go_live(
     settings: Settings,
     metrics: &Metrics,
     sinks: &Sinks,
+    traces: &Traces,
 ) -> anyhow::Result<InForce> {
     let configz = configz(&settings);
     let (tls, made) = match settings.tls {
@@ -68,10 +71,28 @@ pub(super) fn go_live(
     metrics.deadline(settings.deadline);
     metrics.count_projects(settings.metrics.projects);
     let kind_of = |plugin: &Plugin| plugin.backend.as_str();
+    let prefix = settings.path_prefix.trim_matches('/');
+    let path = |kind| match prefix {
+        "" => format!("/apply_policies/{}", endpoint(kind)),
+        prefix => format!("/{prefix}/apply_policies/{}", endpoint(kind)),
+    };
+    let site = Site {
+        scheme: if tls.is_some() { "https" } else { "http" },
+        path: &path,
+    };
+    let tracer = traces
+        .tracer(
+            settings.tracing.as_ref(),
+            &site,
+            settings.chain.members(),
+            about,
+        )
+        .map_err(anyhow::Error::msg)?;
     let live = Live {
         plugins: metrics.plugins(settings.chain.members(), kind_of),
         engine: Engine::new(settings.chain, settings.deadline),
         audit,
+        tracer,
         recording: settings.recording,
         decisions_page: settings.decisions_page,
         auth: settings.auth,
@@ -82,6 +103,14 @@ pub(super) fn go_live(
         tls: tls.map(|loaded| loaded.config),
     };
     Ok(InForce { live, made })
+}
+
+/// What traces tell of a plugin.
+fn about(plugin: &Plugin) -> About<'_> {
+    About {
+        kind: plugin.backend.as_str(),
+        url: plugin.backend.url(),
+    }
 }
 
 /// What `/configz` shows: the settings that are in force, without secrets and without addresses,
@@ -119,6 +148,7 @@ fn configz(settings: &Settings) -> String {
             "rules": settings.recording.rules.len(),
             "sinks": sinks.collect::<Vec<_>>(),
         },
+        "tracing": settings.tracing.as_ref().map(shown_tracing),
         "decisionsPage": settings.decisions_page,
         "plugins": settings.chain.members().iter().map(shown_plugin).collect::<Vec<_>>(),
         "exemptions": exemptions.collect::<Vec<_>>(),
@@ -137,6 +167,11 @@ fn shown_plugin(member: &Member<Plugin>) -> serde_json::Value {
         "reinvocation": format!("{:?}", member.reinvocation),
         "timeout": humantime::format_duration(member.timeout).to_string(),
     })
+}
+
+fn shown_tracing(tracing: &traces::Settings) -> serde_json::Value {
+    let sampler = tracing.sampler;
+    json!({"otlp": {"parentBased": sampler.parent_based, "ratio": sampler.ratio}})
 }
 
 fn shown_sink(sink: &Target) -> serde_json::Value {

@@ -13,6 +13,7 @@ use super::workers;
 use crate::admission::schema::SpecSchemas;
 use crate::config::resolve::Settings;
 use crate::observe::audit::Sinks;
+use crate::observe::traces::Traces;
 use crate::plugins::python::{Pools, remove_unused_environments};
 use crate::server::Shared;
 
@@ -31,6 +32,7 @@ pub(super) struct Watch {
     pub pools: Arc<Pools>,
     /// The open audit sinks; those that did not change go on.
     pub sinks: Arc<Sinks>,
+    pub traces: Arc<Traces>,
     /// The state of the inputs that is in force.
     pub known: [u8; 20],
     pub bound: Bound,
@@ -108,7 +110,8 @@ impl Watch {
             .map_err(|why| why.to_string())?;
         let (inputs, state_dir) = (settings.inputs.clone(), settings.state_dir.clone());
         let (shared, sinks) = (Arc::clone(shared), Arc::clone(&self.sinks));
-        blocking(move || put_in_force(settings, &shared, &sinks)).await?;
+        let traces = Arc::clone(&self.traces);
+        blocking(move || put_in_force(settings, &shared, &sinks, &traces)).await?;
         remove_unused_environments(&state_dir).await;
         Ok(inputs)
     }
@@ -122,9 +125,14 @@ async fn blocking<T: Send + 'static>(
     done.unwrap_or_else(|panic| Err(panic.to_string()))
 }
 
-fn put_in_force(settings: Settings, shared: &Shared, sinks: &Sinks) -> Result<(), String> {
+fn put_in_force(
+    settings: Settings,
+    shared: &Shared,
+    sinks: &Sinks,
+    traces: &Traces,
+) -> Result<(), String> {
     let in_force =
-        go_live(settings, &shared.metrics, sinks).map_err(|error| format!("{error:#}"))?;
+        go_live(settings, &shared.metrics, sinks, traces).map_err(|error| format!("{error:#}"))?;
     let hash = in_force.live.hash.clone();
     shared.live.store(Arc::new(in_force.live));
     shared.metrics.reloaded(&hash, SystemTime::now());

@@ -208,6 +208,7 @@ impl Replay {
             received: event.received,
             // They are not recorded.
             headers: Vec::new(),
+            trace: None,
             spec,
         });
         let decision = self.engine.decide(review, Instant::now()).await;

@@ -82,6 +82,7 @@ fn read(file: &Path, arguments: &ReviewArguments) -> anyhow::Result<Arc<Review>>
         project: given(&arguments.project, found.project, "main"),
         received: SystemTime::now(),
         headers: Vec::new(),
+        trace: None,
         spec: found.spec,
     }))
 }

@@ -4,7 +4,7 @@ use std::io::{self, Write};
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use anyhow::Context;
 use rustls_pki_types::ServerName;
@@ -20,8 +20,13 @@ use crate::config::resolve::Settings;
 use crate::observe::audit::Sinks;
 use crate::observe::logs;
 use crate::observe::metrics::Metrics;
+use crate::observe::traces::Traces;
 use crate::plugins::python::remove_unused_environments;
 use crate::server::{Server, Shared};
+
+/// How long the last spans may take once every review has ended. With the grace period before it, this
+/// still ends within the 30 s that Kubernetes gives.
+const LAST_SPANS: Duration = Duration::from_secs(4);
 
 /// Serves until a signal ends it.
 pub fn run(config: Option<&Path>) -> anyhow::Result<ExitCode> {
@@ -80,7 +85,8 @@ async fn serve(
     }
     let state_dir = settings.state_dir.clone();
     let sinks = Arc::new(Sinks::new(metrics.audit.clone()));
-    let in_force = go_live(settings, &metrics, &sinks)?;
+    let traces = Arc::new(Traces::new(metrics.traces.clone()));
+    let in_force = go_live(settings, &metrics, &sinks, &traces)?;
     metrics.loaded(&in_force.live.hash, SystemTime::now());
     announce(&server, host.as_ref(), &in_force).context("standard output")?;
 
@@ -95,6 +101,7 @@ async fn serve(
         schemas,
         pools: Arc::clone(&pools),
         sinks: Arc::clone(&sinks),
+        traces: Arc::clone(&traces),
         known,
         bound,
     };
@@ -112,7 +119,9 @@ async fn serve(
     };
     reloading.abort();
     pools.stop().await;
-    tokio::task::spawn_blocking(move || sinks.close()).await?;
+    let closed = tokio::task::spawn_blocking(move || sinks.close());
+    traces.close(LAST_SPANS).await;
+    closed.await?;
     match in_time {
         true => tracing::info!("drained"),
         false => tracing::warn!("stopped before every review in hand had ended"),

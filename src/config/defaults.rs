@@ -35,6 +35,13 @@ pub const AUDIT_BATCH_MAX_SIZE: u32 = 400;
 pub const AUDIT_BATCH_MAX_WAIT: Period = seconds(1);
 pub const AUDIT_SPOOL: ByteCount = ByteCount(256 << 20);
 
+/// Where a collector listens, and how spans go there: as OpenTelemetry has it.
+pub const OTLP_ENDPOINT: &str = "http://localhost:4318/v1/traces";
+pub const OTLP_TIMEOUT: Period = seconds(10);
+pub const OTLP_BATCH_MAX_SIZE: u32 = 512;
+pub const OTLP_BATCH_MAX_WAIT: Period = seconds(5);
+pub const OTLP_QUEUE_SIZE: u32 = 2048;
+
 /// Worker processes of a Python plugin.
 pub const WORKERS: u32 = 1;
 

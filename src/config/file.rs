@@ -17,6 +17,7 @@ use super::audit::Sink;
 use super::defaults;
 use super::plugin::{Basic, Match, PluginEntry};
 use super::recording::AuditRule;
+use super::tracing::Tracing;
 use super::units::{ByteCount, Expiry, Period};
 
 /// The configuration of dstack-admission.
@@ -70,6 +71,10 @@ pub struct AdmissionConfiguration {
     #[serde(default)]
     #[schemars(extend("default" = {}))]
     pub metrics: Metrics,
+    /// Traces of reviews, for distributed tracing.
+    #[serde(default)]
+    #[schemars(extend("default" = {}))]
+    pub tracing: Tracing,
     /// The chain. Mutating plugins are called in this order.
     #[serde(default)]
     pub plugins: Vec<PluginEntry>,

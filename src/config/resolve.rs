@@ -17,6 +17,7 @@ use crate::admission::chain::Chain;
 use crate::observe::audit;
 use crate::observe::logs::Format;
 use crate::observe::record::Recording;
+use crate::observe::traces;
 use crate::plugins::Plugin;
 use crate::server::auth::Auth;
 use crate::server::{Limits, auth, tls};
@@ -36,6 +37,8 @@ pub struct Settings {
     pub log: Log,
     pub audit: audit::Settings,
     pub metrics: Metrics,
+    /// Where traces go, if anywhere.
+    pub tracing: Option<traces::Settings>,
     /// What is recorded of which reviews.
     pub recording: Recording,
     /// Whether the admin address shows the latest decisions.
@@ -97,6 +100,7 @@ pub fn resolve(loaded: Loaded, now: SystemTime) -> Result<Settings, Problems> {
     let metrics = Metrics {
         projects: file.metrics.projects.map_or(0, usize::from),
     };
+    let tracing = notes.tracing(&file.tracing, &|name| std::env::var(name).ok());
     let server_names = notes.server_names(&file.server_names, listen);
     if let Some(listen) = listen {
         notes.exposure(listen, &file, tls.as_ref());
@@ -134,6 +138,7 @@ pub fn resolve(loaded: Loaded, now: SystemTime) -> Result<Settings, Problems> {
                 log,
                 audit,
                 metrics,
+                tracing,
                 recording,
                 decisions_page: notes.decisions_page(file.decisions_page, admin),
                 chain,

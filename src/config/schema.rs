@@ -131,7 +131,15 @@ mod tests {
             let parameter = at.contains("/allOf/");
             if schema.get("type").is_some_and(|name| name == "object") && !parameter {
                 let open = schema.get("additionalProperties") != Some(&Value::Bool(false));
-                let named_by_the_user = at.ends_with("/with") || at.ends_with("/labels");
+                let named_by_the_user = [
+                    "/with",
+                    "/labels",
+                    "/headers",
+                    "/headerFiles",
+                    "/resourceAttributes",
+                ]
+                .iter()
+                .any(|key| at.ends_with(key));
                 assert_eq!(open, named_by_the_user, "{at}");
             }
         });

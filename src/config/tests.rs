@@ -1,6 +1,8 @@
 mod hostile;
 mod mistakes;
 mod sinks;
+#[cfg(feature = "otlp")]
+mod tracing;
 
 use std::time::Duration;
 

@@ -74,6 +74,9 @@ pub struct Event<'l> {
     /// The review that this one seems to repeat.
     #[serde(borrow)]
     pub repeat_of: Option<Text<'l>>,
+    /// The trace that the review is a part of.
+    #[serde(rename = "traceID", borrow)]
+    pub trace_id: Option<Text<'l>>,
     /// What plugins annotated, keys after the plugin's name.
     #[serde(borrow, default)]
     pub annotations: BTreeMap<String, Text<'l>>,

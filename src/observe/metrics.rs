@@ -18,6 +18,7 @@ pub use plugins::PluginMetrics;
 pub use table::Described;
 pub(super) use table::Table;
 
+use super::traces::meters::TraceMeters;
 use super::workers::WorkerVectors;
 use crate::admission::chain::Member;
 use crate::admission::decision::Decision;
@@ -72,6 +73,8 @@ pub struct Metrics {
     pub audit_event_total: IntCounter,
     /// What becomes of audit events.
     pub audit: AuditVectors,
+    /// What becomes of spans.
+    pub traces: TraceMeters,
     /// Worker processes of Python plugins.
     pub workers: WorkerVectors,
 }
@@ -170,6 +173,7 @@ impl Metrics {
                     &["sink"],
                 )?,
             )?,
+            traces: TraceMeters::register(&table)?,
             workers: WorkerVectors::register(&table)?,
             described: table.described(),
             registry: registry.clone(),

@@ -90,16 +90,20 @@ impl Record<'_> {
         let name = &*name(self.decision).unwrap_or_default();
         let took_ms = self.took.as_micros() as f64 / 1e3;
         let (decision, id) = (self.decision.as_str(), &*review.id);
+        let trace_id = trace_id(self.decision);
+        let trace_id = trace_id.as_deref();
         match self.stage {
             Stage::ResponseComplete => match self.decision.denial() {
-                None => tracing::info!(id, decision, kind, user, project, name, took_ms, "decided"),
+                None => tracing::info!(
+                    id, decision, kind, user, project, name, took_ms, trace_id, "decided"
+                ),
                 Some(why) => tracing::info!(
-                    id, decision, kind, user, project, name, took_ms, why, "decided"
+                    id, decision, kind, user, project, name, took_ms, trace_id, why, "decided"
                 ),
             },
             Stage::MonitorComplete => {
                 let would = would(self.decision);
-                tracing::info!(id, would, kind, user, project, name, "monitored");
+                tracing::info!(id, would, kind, user, project, name, trace_id, "monitored");
             }
         }
         for part in &self.decision.parts {
@@ -172,6 +176,7 @@ impl Record<'_> {
             duration_seconds: self.took.as_secs_f64(),
             configuration: self.configuration,
             repeat_of: self.repeat_of,
+            trace_id: trace_id(decision),
             plugins,
             patch,
             spec,
@@ -188,6 +193,12 @@ pub(super) fn name(decision: &Decision) -> Option<String> {
     let name = decision.review.name()?;
     let redacted = Known::default().redacted(name);
     Some(redacted.unwrap_or_else(|| name.to_owned()))
+}
+
+/// The trace that the review is a part of, if its caller or this process says so.
+fn trace_id(decision: &Decision) -> Option<String> {
+    let trace = decision.review.trace.as_ref()?;
+    Some(trace.id.to_string())
 }
 
 fn line_of(event: &Event<'_>) -> Vec<u8> {

@@ -125,6 +125,7 @@ mod tests {
             project: "main".to_owned(),
             received: SystemTime::UNIX_EPOCH + Duration::from_secs(at),
             headers: Vec::new(),
+            trace: None,
             spec: Spec::parse(Bytes::copy_from_slice(spec.as_bytes())).unwrap(),
         }
     }

@@ -15,8 +15,8 @@ use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper_util::client::legacy;
 
 use super::breaker::{self, Attempt, Breaker};
-use crate::admission::review::Review;
-use crate::admission::verdict::{Budget, Fault, FaultKind};
+use crate::admission::trace::{SpanId, TRACEPARENT, TRACESTATE, Trace};
+use crate::admission::verdict::{Budget, Call, Fault, FaultKind};
 use crate::identity::outgoing::{
     self, ClientCert, Credentials, HttpsClient, address, authorization,
 };
@@ -90,7 +90,7 @@ impl Client {
     pub async fn post(
         &self,
         url: &Uri,
-        review: &Review,
+        call: &Call,
         body: Bytes,
         budget: Budget,
     ) -> Result<Bytes, Fault> {
@@ -101,7 +101,7 @@ impl Client {
             return Err(Fault::new(FaultKind::CircuitOpen, message).with_detail(address(url)));
         };
         attempt.inconclusive_if(budget.cut_short);
-        let answer = self.exchange(url, review, body, budget, attempt).await;
+        let answer = self.exchange(url, call, body, budget, attempt).await;
         answer.map_err(|fault| match fault.detail {
             Some(_) => fault,
             None => fault.with_detail(address(url)),
@@ -112,14 +112,14 @@ impl Client {
     async fn exchange(
         &self,
         url: &Uri,
-        review: &Review,
+        call: &Call,
         body: Bytes,
         budget: Budget,
         attempt: Attempt<'_>,
     ) -> Result<Bytes, Fault> {
         let mut retried = false;
         let response = loop {
-            let request = self.request(url, review, body.clone(), budget)?;
+            let request = self.request(url, call, body.clone(), budget)?;
             match self.http.request(request).await {
                 Ok(response) => break response,
                 Err(error) if error.is_connect() && !retried => retried = true,
@@ -171,7 +171,7 @@ impl Client {
     fn request(
         &self,
         url: &Uri,
-        review: &Review,
+        call: &Call,
         body: Bytes,
         budget: Budget,
     ) -> Result<Request<Full<Bytes>>, Fault> {
@@ -185,7 +185,7 @@ impl Client {
             TIMEOUT_HEADER,
             HeaderValue::from(budget.limit.as_millis() as u64),
         );
-        for (name, value) in &review.headers {
+        for (name, value) in &call.review.headers {
             let name = self
                 .forward_headers
                 .iter()
@@ -194,7 +194,21 @@ impl Client {
                 headers.insert(name.clone(), value);
             }
         }
+        if let Some((trace, span)) = call.trace() {
+            go_on_with(trace, span, headers);
+        }
         Ok(request)
+    }
+}
+
+/// Names the span that calls, in place of the caller's that may be passed on.
+fn go_on_with(trace: &Trace, span: SpanId, headers: &mut HeaderMap) {
+    headers.remove(TRACESTATE);
+    if let Ok(value) = HeaderValue::try_from(trace.traceparent(span)) {
+        headers.insert(TRACEPARENT, value);
+    }
+    if let Some(Ok(value)) = trace.state.as_deref().map(HeaderValue::from_str) {
+        headers.insert(TRACESTATE, value);
     }
 }
 

@@ -41,6 +41,10 @@ impl Rest {
         })
     }
 
+    pub fn url(&self) -> &Uri {
+        self.client.url()
+    }
+
     pub fn breaker(&self) -> &Breaker {
         self.client.breaker()
     }
@@ -56,7 +60,7 @@ impl Rest {
         let spec = text::render(&review.spec, &call.spec);
         let body = encode_request(&review.user, &review.project, &spec);
         let url = &self.endpoints[review.kind as usize];
-        let answer = self.client.post(url, review, body, budget).await?;
+        let answer = self.client.post(url, call, body, budget).await?;
         match decode_answer(&answer) {
             Ok(Answer::Error(message)) => {
                 let denials = vec![Denial {

@@ -24,6 +24,10 @@ impl Webhook {
         })
     }
 
+    pub fn url(&self) -> &Uri {
+        self.client.url()
+    }
+
     pub fn breaker(&self) -> &Breaker {
         self.client.breaker()
     }
@@ -44,7 +48,7 @@ impl Webhook {
         let url = self.url_with_timeout(budget)?;
         let answer = self
             .client
-            .post(&url, &call.review, Bytes::from(body), budget)
+            .post(&url, call, Bytes::from(body), budget)
             .await?;
         decode_response(&answer, &uid, call.phase)
     }

@@ -340,11 +340,11 @@ mod tests {
             project: "main".into(),
             received: SystemTime::UNIX_EPOCH,
             headers: vec![],
+            trace: None,
             spec: Spec::parse(Bytes::from_static(text.as_bytes())).unwrap(),
         };
-        let body: Value =
-            serde_json::from_slice(&encode_request(&review, "u-1", text.as_bytes()).unwrap())
-                .unwrap();
+        let body = encode_request(&review, "u-1", text.as_bytes()).unwrap();
+        let body: Value = serde_json::from_slice(&body).unwrap();
         let resource = json!({"group": "dstack.ai", "version": "v1", "resource": "runs"});
         let kind = json!({"group": "dstack.ai", "version": "v1", "kind": "Run"});
         let expected = json!({

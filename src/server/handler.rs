@@ -22,9 +22,11 @@ use super::{Limits, Live, Shared};
 use crate::admission::chain::Mode;
 use crate::admission::decision::Decision;
 use crate::admission::review::{Kind, Review};
+use crate::admission::trace::Trace;
 use crate::observe::audit::Unwritten;
 use crate::observe::record::{Level, Record, Stage};
 use crate::observe::redaction;
+use crate::observe::traces::Ended;
 use crate::protocol::dstack::{decode_request, encode_answer, kind_of_path};
 
 /// The response header that carries the decision's name.
@@ -55,9 +57,10 @@ async fn review(
     let caller = live.auth.authenticate(request.headers())?;
     let kind = route(&request, &live)?;
     let headers = forwarded(request.headers(), &live.forward_headers);
+    let trace = live.tracer.place(request.headers());
     let body = collect(request, &shared.limits).await?;
     let started = Instant::now();
-    let review = decode(caller, kind, headers, &body)?;
+    let review = decode(caller, kind, headers, trace, &body)?;
     Ok(respond(&decide(shared, live, review, started).await))
 }
 
@@ -103,6 +106,7 @@ fn decode(
     _caller: Authenticated,
     kind: Kind,
     headers: Vec<(String, String)>,
+    trace: Option<Trace>,
     body: &Bytes,
 ) -> Result<Arc<Review>, NotAReview> {
     let request = decode_request(body).map_err(NotAReview::Body)?;
@@ -113,6 +117,7 @@ fn decode(
         project: request.project,
         received: SystemTime::now(),
         headers,
+        trace,
         spec: request.spec,
     }))
 }
@@ -224,6 +229,12 @@ async fn record(shared: &Shared, live: &Live, decision: Decision, started: Insta
     let took = started.elapsed();
     shared.metrics.decided(&decision, took);
     live.plugins.decided(&decision);
+    live.tracer.decided(&Ended {
+        decision: &decision,
+        began: decision.review.received,
+        took,
+        configuration: &live.hash,
+    });
     if live.decisions_page {
         shared.recent.decided(&decision, took, repeat_of);
     }
@@ -265,10 +276,16 @@ fn monitor(shared: &Arc<Shared>, live: Arc<Live>, decision: &Decision) {
     }
     let (shared, decision) = (Arc::clone(shared), decision.clone());
     shared.clone().tasks.spawn(async move {
-        let started = Instant::now();
+        let (began, started) = (SystemTime::now(), Instant::now());
         let mut shadow = live.engine.monitor(&decision).await;
         let redacted = redaction::redact(&mut shadow, &live.recording.secrets);
         live.plugins.monitored(&shadow);
+        live.tracer.monitored(&Ended {
+            decision: &shadow,
+            began,
+            took: started.elapsed(),
+            configuration: &live.hash,
+        });
         let record = Record {
             decision: &shadow,
             stage: Stage::MonitorComplete,

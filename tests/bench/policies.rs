@@ -43,6 +43,7 @@ fn review() -> Review {
         project: request.project,
         received: SystemTime::now(),
         headers: Vec::new(),
+        trace: None,
         spec: request.spec,
     }
 }
@@ -111,6 +112,8 @@ fn the_record(c: &mut Criterion) {
         plugin: "cost".into(),
         phase: Phase::Mutating,
         reinvoked: false,
+        span: None,
+        began: Duration::ZERO,
         took: Duration::from_micros(100),
         result,
         patch,
@@ -195,6 +198,7 @@ fn each_policy(c: &mut Criterion) {
         review: Arc::clone(&review),
         spec: Arc::clone(&spec),
         phase,
+        span: None,
     };
     let calls = [call(Phase::Mutating), call(Phase::Validating)];
     let engine = engine();

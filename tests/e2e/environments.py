@@ -81,6 +81,16 @@ REQUIREMENTS: dict[str, tuple[str, ...]] = {
         "cryptography>=42",
         "uv<1",
     ),
+    # What reads traces, and a server that sends its own.
+    "otlp": (
+        "pytest>=8,<10",
+        "requests>=2.32,<3",
+        "PyYAML>=6,<7",
+        "cryptography>=42",
+        "trustme>=1.2,<2",
+        "opentelemetry-proto>=1.30,<2",
+    ),
+    "dstack-otel": (f"dstack[server,otel]=={DSTACK_VERSIONS[0]}", *SERVER_BOUNDS),
     **{f"dstack-{version}": (f"dstack[server,aws]=={version}", *SERVER_BOUNDS) for version in DSTACK_VERSIONS},
 }
 

@@ -3,11 +3,12 @@
 
 use std::fmt::Write as _;
 
+use dstack_admission::observe::traces::BUILT_IN;
 use rstest::rstest;
 use serde_json::{Value, json};
 
 use crate::harness::sidecar::{RUN, body, post};
-use crate::harness::{Fake, Home, Protocol, Sidecar, eventually, in_time};
+use crate::harness::{Fake, Home, Protocol, Reply, Sidecar, eventually, in_time, with};
 
 /// The marks of secrets: at a secret place, and in a text by its shape.
 const CANARY: &str = "canary-4f9a";
@@ -165,11 +166,17 @@ async fn no_secret_gets_out(
     watching["mode"] = json!("monitor");
     let home = Home::new();
     let file = json!({"file": {"path": home.path("audit.log")}});
+    let traced = Fake::start(|_| Reply::text(200, "application/x-protobuf", "")).await;
     let keys = json!({
         "tls": "off", "log": {"format": "json", "level": "trace"},
         "audit": {"level": level, "sinks": [file, {"stdout": {}}], "redact": ["/configuration/labels/*"]},
         "plugins": [rewriter.webhook("rewriter"), ignored, rule, parrot.webhook("parrot"), watching],
     });
+    let otlp = json!({"endpoint": traced.url(), "batchMaxWait": "20ms"});
+    let keys = match BUILT_IN {
+        true => with(keys, json!({"tracing": {"otlp": otlp}})),
+        false => keys,
+    };
     let sidecar = Sidecar::start_in(home, keys).await;
     let mut connection = sidecar.connect(Protocol::Http1).await;
     let mut said = String::new();
@@ -207,6 +214,15 @@ async fn no_secret_gets_out(
     })
     .await;
 
+    if BUILT_IN {
+        eventually("all spans are sent", async || {
+            sidecar.metric("trace_spans_waiting").await == 0.0
+                && sidecar.metric("trace_spans_exported_total").await >= 20.0
+        })
+        .await;
+        let sent = traced.calls().into_iter().map(|call| call.text);
+        said.extend(sent);
+    }
     for path in [
         "/decisions",
         "/decisions?format=json",

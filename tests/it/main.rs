@@ -34,4 +34,5 @@ mod replay;
 mod server;
 mod suites;
 mod tls;
+mod traces;
 mod work;

@@ -78,6 +78,7 @@ impl<'c, P> Run<'c, P> {
                 review: Arc::clone(&self.review),
                 spec: Arc::clone(spec),
                 phase: Phase::Validating,
+                span: self.span(checker, Phase::Validating, Question::SpecCheck),
             },
             index: checker,
         };
@@ -89,8 +90,11 @@ impl<'c, P> Run<'c, P> {
         let Some(first) = round.asks.first() else {
             return;
         };
-        let took = replies.iter().map(|reply| reply.took).max();
-        let took = took.unwrap_or_default();
+        let (began, took) = (
+            replies.iter().map(|reply| reply.began).min(),
+            replies.iter().map(|reply| reply.took).max(),
+        );
+        let time = (began.unwrap_or_default(), took.unwrap_or_default());
         let errors: Result<Vec<BTreeSet<String>>, Fault> = replies
             .into_iter()
             .map(|reply| errors(reply.outcome))
@@ -100,7 +104,7 @@ impl<'c, P> Run<'c, P> {
             Err(fault) => {
                 let message = format!("the changed spec was not checked: {}", fault.message);
                 let fault = Fault { message, ..fault };
-                return self.checked(first, took, failed(first.member, fault));
+                return self.checked(first, time, failed(first.member, fault));
             }
         };
         match std::mem::replace(&mut self.checking, Checking::Final) {
@@ -109,7 +113,7 @@ impl<'c, P> Run<'c, P> {
                     self.checking = Checking::Before(refused);
                     self.step = Step::Checking;
                 }
-                _ => self.checked(first, took, PartResult::Allowed),
+                _ => self.checked(first, time, PartResult::Allowed),
             },
             Checking::Before(mut refused) => {
                 let known = Vec::from_iter(errors);
@@ -119,19 +123,25 @@ impl<'c, P> Run<'c, P> {
                 let culprit = known.iter().rposition(|known| known.is_disjoint(&refused));
                 match culprit.filter(|_| !refused.is_empty()) {
                     Some(culprit) => self.blame(culprit, &refused),
-                    None => self.checked(first, took, PartResult::Allowed),
+                    None => self.checked(first, time, PartResult::Allowed),
                 }
             }
         }
     }
 
-    /// The check is over and goes into the record.
-    fn checked(&mut self, ask: &Ask<'c, P>, took: Duration, result: PartResult) {
+    /// The check is over and goes into the record. `time` is when it began and how long it took.
+    fn checked(&mut self, ask: &Ask<'c, P>, time: (Duration, Duration), result: PartResult) {
         if result.denies() || self.parts.iter().any(|part| part.result.denies()) {
             self.step = Step::Done;
         }
         let part = Part::new(ask.index, &ask.member.name, Phase::Validating, result);
-        self.parts.push(Part { took, ..part });
+        let (began, took) = time;
+        self.parts.push(Part {
+            span: ask.call.span,
+            began,
+            took,
+            ..part
+        });
     }
 
     /// Holds a change against those who made it. What came after was about a spec that dstack would

@@ -101,6 +101,7 @@ fn review(spec: &str) -> Arc<Review> {
         project: "main".to_owned(),
         received: SystemTime::UNIX_EPOCH + Duration::from_secs(1000),
         headers: Vec::new(),
+        trace: None,
         spec: Spec::parse(Bytes::copy_from_slice(spec.as_bytes())).unwrap(),
     })
 }
@@ -117,6 +118,7 @@ fn play(mut run: Run<'_, Play>) -> (Decision, Vec<Vec<(String, Value)>>) {
         // From the last to the first: a reply belongs to its ask, whenever it came.
         let answers = round.asks.iter().rev().map(|ask| Reply {
             outcome: (ask.member.plugin)(&ask.call),
+            began: Duration::ZERO,
             took: Duration::from_millis(1),
         });
         let mut replies: Vec<_> = answers.collect();

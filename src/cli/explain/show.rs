@@ -71,6 +71,9 @@ fn head(out: &mut impl Write, event: &Event<'_>) -> io::Result<()> {
             "  repeats   {earlier}, probably: the same spec of the same user shortly before, as plan and apply are"
         )?;
     }
+    if let Some(trace) = &event.trace_id {
+        writeln!(out, "  trace     {}", plain(trace))?;
+    }
     if let Some(message) = &event.response_status.message {
         writeln!(out, "  answer    {}", indented(message, "            "))?;
     }

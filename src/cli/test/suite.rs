@@ -290,6 +290,7 @@ fn review(source: Source) -> Arc<Review> {
         project: source.project,
         received: source.at,
         headers: Vec::new(),
+        trace: None,
         spec: source.spec,
     })
 }

@@ -25,6 +25,7 @@ fn line(level: Level, stage: Stage) -> Vec<u8> {
         project: "main".to_owned(),
         received,
         headers: Vec::new(),
+        trace: None,
         spec: Spec::parse(Bytes::from_static(text)).unwrap(),
     });
     let part = |plugin: &str, result, patch| Part {
@@ -32,6 +33,8 @@ fn line(level: Level, stage: Stage) -> Vec<u8> {
         plugin: plugin.into(),
         phase: Phase::Mutating,
         reinvoked: false,
+        span: None,
+        began: Duration::ZERO,
         took: Duration::from_millis(1),
         result,
         patch: serde_json::from_value(patch).unwrap(),

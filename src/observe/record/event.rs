@@ -54,6 +54,10 @@ pub struct Event<'r> {
     /// A guess: the `auditID` of the latest review of the same user, project and kind with the same spec, within the last ten minutes. The plan of an apply, most often. dstack does not tell which plan an apply belongs to.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub repeat_of: Option<&'r str>,
+    /// The trace that the review is a part of: W3C Trace Context's trace-id, from the request's `traceparent` or begun here.
+    #[serde(rename = "traceID", skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("pattern" = "^[0-9a-f]{32}$"))]
+    pub trace_id: Option<String>,
     /// Each plugin's part, in the order in which they were asked.
     pub plugins: Vec<Plugin<'r>>,
     /// The JSON Patch from the spec that came to the one that was decided on. From the level `Patch` on, when there is a change.

@@ -122,6 +122,7 @@ mod tests {
             project: "main".to_owned(),
             received: SystemTime::UNIX_EPOCH,
             headers: Vec::new(),
+            trace: None,
             spec: Spec::parse(Bytes::from_static(b"{}")).unwrap(),
         };
         assert_eq!(recording.level(&review, decision), level);

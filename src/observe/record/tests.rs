@@ -18,6 +18,7 @@ fn decision(before: &Value, after: &Value, patch: Value) -> Decision {
         project: "main".to_owned(),
         received: SystemTime::UNIX_EPOCH,
         headers: Vec::new(),
+        trace: None,
         spec: Spec::parse(Bytes::from(before.to_string())).unwrap(),
     });
     let after = Arc::new(after.clone());
@@ -26,6 +27,8 @@ fn decision(before: &Value, after: &Value, patch: Value) -> Decision {
         plugin: "cost".into(),
         phase: Phase::Mutating,
         reinvoked: false,
+        span: None,
+        began: Duration::ZERO,
         took: Duration::from_millis(1),
         result: PartResult::Allowed,
         patch: serde_json::from_value(patch).unwrap(),

@@ -16,6 +16,8 @@ fn part(plugin: &str, result: PartResult) -> Part {
         plugin: plugin.into(),
         phase: Phase::Mutating,
         reinvoked: false,
+        span: None,
+        began: Duration::ZERO,
         took: Duration::ZERO,
         result,
         patch: Vec::new(),
@@ -35,6 +37,7 @@ fn decision(spec: &Value, message: &str) -> Decision {
         project: "research-team".to_owned(),
         received: SystemTime::UNIX_EPOCH,
         headers: Vec::new(),
+        trace: None,
         spec: Spec::parse(Bytes::from(spec.to_string())).unwrap(),
     });
     let denial = Denial {

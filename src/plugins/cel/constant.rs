@@ -98,6 +98,7 @@ fn nothing() -> Option<Review> {
         project: String::new(),
         received: SystemTime::UNIX_EPOCH,
         headers: Vec::new(),
+        trace: None,
         spec: Spec::parsed(spec.to_string().into(), spec).ok()?,
     })
 }

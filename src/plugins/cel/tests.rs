@@ -46,12 +46,14 @@ fn call(spec: &Value, phase: Phase) -> Call {
         project: "ml-research".to_owned(),
         received: SystemTime::UNIX_EPOCH,
         headers: Vec::new(),
+        trace: None,
         spec,
     };
     Call {
         review: Arc::new(review),
         spec: Arc::new(Revision::new(Kind::Run, Arc::clone(&value), value)),
         phase,
+        span: None,
     }
 }
 

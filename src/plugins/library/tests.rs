@@ -95,6 +95,7 @@ fn no_policy_needs_the_interpreter_for_what_it_lets_pass() {
         project: "research".to_owned(),
         received: SystemTime::UNIX_EPOCH,
         headers: Vec::new(),
+        trace: None,
         spec,
     });
     for definition in all().filter(|one| one.kinds.contains(&Kind::Run)) {
@@ -108,6 +109,7 @@ fn no_policy_needs_the_interpreter_for_what_it_lets_pass() {
                     Arc::clone(&value),
                 )),
                 phase,
+                span: None,
             };
             let interpreted = built_in.policy.interpreted(&call);
             assert!(

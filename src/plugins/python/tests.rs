@@ -154,6 +154,7 @@ fn call(spec: Value) -> Call {
         project: "main".to_owned(),
         received: SystemTime::now(),
         headers: Vec::new(),
+        trace: None,
         spec: Spec::parse(text).unwrap(),
     };
     let value = Arc::clone(review.spec.value());
@@ -162,6 +163,7 @@ fn call(spec: Value) -> Call {
         review: Arc::new(review),
         spec: Arc::new(spec),
         phase: Phase::Mutating,
+        span: None,
     }
 }
 

@@ -36,6 +36,8 @@ pub struct Seen {
     pub headers: HeaderMap,
     pub body: Value,
     pub text: String,
+    #[cfg(feature = "otlp")]
+    pub bytes: Bytes,
     /// Whether the client showed a certificate.
     pub certificate: bool,
 }
@@ -295,6 +297,8 @@ async fn connection<S>(
             headers: head.headers,
             body: serde_json::from_slice(&body).unwrap_or_default(),
             text: String::from_utf8_lossy(&body).into_owned(),
+            #[cfg(feature = "otlp")]
+            bytes: body,
             certificate,
         };
         let reply = behaviour(&seen);

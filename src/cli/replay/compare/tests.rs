@@ -27,6 +27,8 @@ fn now(name: &str, result: PartResult, patch: Value) -> Part {
         plugin: name.into(),
         phase: Phase::Mutating,
         reinvoked: false,
+        span: None,
+        began: Duration::ZERO,
         took: Duration::ZERO,
         result,
         patch: serde_json::from_value(patch).unwrap(),
@@ -90,6 +92,7 @@ fn compared(decision: &str, recorded: Vec<Value>, patch: Value, parts: Vec<Part>
         project: "main".to_owned(),
         received: event.received,
         headers: Vec::new(),
+        trace: None,
         spec,
     };
     let decision = Decision::new(Arc::new(review), after, parts, Vec::new());
