@@ -224,6 +224,29 @@ def test_the_sidecar_may_do_nothing_but_its_work(chart: Chart, name: str) -> Non
                 }
 
 
+@pytest.mark.parametrize("name", VALUES)
+def test_pods_fit_the_standard_restricted_but_for_the_servers_root(chart: Chart, name: str) -> None:
+    documents = chart.render(values_of(name), apis=OPERATORS)
+    # What values add is theirs.
+    given = {one["name"] for key in ("extraContainers", "extraInitContainers") for one in values_of(name).get(key, [])}
+    for pod in [pod_of(documents), *(document["spec"] for document in of_kind(documents, "Pod"))]:
+        for container in (one for one in containers_of(pod).values() if one["name"] not in given):
+            context = {**pod.get("securityContext", {}), **container["securityContext"]}
+            assert context["allowPrivilegeEscalation"] is False
+            assert context["capabilities"] == {"drop": ["ALL"]}
+            assert context["seccompProfile"] == {"type": "RuntimeDefault"}
+            assert context.get("runAsNonRoot", False) or container["name"] in ("dstack-server", "server-config")
+            assert container["resources"]["limits"]["memory"]
+        assert not any("hostPath" in volume for volume in pod["volumes"])
+
+
+def test_notes_show_the_canary_only_where_it_is(chart: Chart) -> None:
+    for canary in (True, False):
+        notes = chart.texts({"canary": {"enabled": canary}})["dstack-admission/templates/NOTES.txt"]
+        assert ("To see a denial:" in notes) is canary
+        assert "To see what is decided:\n\n  kubectl -n dstack logs deployment/" in notes
+
+
 @pytest.mark.parametrize("mode", MODES)
 def test_without_metrics_nothing_listens_for_them(chart: Chart, mode: str) -> None:
     documents = chart.render({**MODES[mode], "metrics": {"enabled": False}})
