@@ -112,11 +112,12 @@ impl fmt::Display for Done {
 /// Why no certificates could be made. Each text names the file, or what to change.
 #[derive(Debug, thiserror::Error)]
 pub enum CertsError {
-    #[error("cannot {action} {}: {source}", path.display())]
+    #[error("cannot {action} {}: {why}", path.display())]
     Io {
         action: &'static str,
         path: PathBuf,
-        source: io::Error,
+        /// Not the source: the text above has it already.
+        why: io::Error,
     },
     #[error(
         "the CA in {} cannot be used: {problem}. Restore the file from a backup; or move it away \
@@ -129,8 +130,11 @@ pub enum CertsError {
     },
     #[error("no CA in {} is valid now", path.display())]
     NoAuthority { path: PathBuf },
-    #[error("{} holds no readable PEM certificate", path.display())]
-    Bundle { path: PathBuf },
+    #[error("{} {problem}", path.display())]
+    Bundle {
+        path: PathBuf,
+        problem: &'static str,
+    },
     #[error("a certificate for the trust cannot be read: {0}")]
     Certificate(&'static str),
     #[error("a made certificate needs at least one name")]

@@ -16,11 +16,7 @@ pub(super) const PUBLIC_DIR: u32 = 0o755;
 /// Turns an I/O error into one that names the path and what was tried.
 pub(super) fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> CertsError {
     let path = path.to_owned();
-    move |source| CertsError::Io {
-        action,
-        path,
-        source,
-    }
+    move |why| CertsError::Io { action, path, why }
 }
 
 /// Makes a directory of this mode, whatever the umask; one that exists keeps its mode.

@@ -37,17 +37,31 @@ pub fn public_roots() -> impl Iterator<Item = CertificateDer<'static>> {
 /// A file that cannot be read, or that holds no certificate or a garbled one.
 pub fn read_bundle(path: &Path) -> Result<Vec<CertificateDer<'static>>, CertsError> {
     let text = fs::read(path).map_err(files::failed("read", path))?;
-    let unreadable = || CertsError::Bundle {
+    certificates_of(&text).map_err(|problem| CertsError::Bundle {
         path: path.to_owned(),
-    };
-    let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&text).collect();
-    let certificates = certificates.map_err(|_| unreadable())?;
+        problem,
+    })
+}
+
+fn certificates_of(text: &[u8]) -> Result<Vec<CertificateDer<'static>>, &'static str> {
+    const DER_SEQUENCE: [u8; 2] = [0x30, 0x82];
+    const UNREADABLE: &str = "holds no readable PEM certificate";
+    if text.starts_with(&DER_SEQUENCE) {
+        return Err("is DER, not PEM: `openssl x509 -inform der -in FILE` makes PEM of it");
+    }
+    // The parser passes over a certificate that begins so; OpenSSL refuses the file.
+    let joined = b"----------BEGIN";
+    if text.windows(joined.len()).any(|part| part == joined) {
+        return Err("has one block that begins on the line where another ends: break that line");
+    }
+    let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(text).collect();
+    let certificates = certificates.map_err(|_| UNREADABLE)?;
     let readable = certificates
         .iter()
         .all(|one| authority::parse(one).is_some());
     (readable && !certificates.is_empty())
         .then_some(certificates)
-        .ok_or_else(unreadable)
+        .ok_or(UNREADABLE)
 }
 
 /// Makes `dir` and `file` hold exactly these certificates, writing only what differs. What is

@@ -2,7 +2,7 @@
 
 {{- define "dstack-admission.checks" -}}
 {{- $v := .Values -}}
-{{- $problems := list -}}
+{{- $problems := include "dstack-admission.podProblems" . | fromJsonArray -}}
 {{- $sidecar := eq $v.mode "sidecar" -}}
 {{- $shared := has "ReadWriteMany" $v.server.persistence.accessModes -}}
 {{- if $sidecar -}}
@@ -57,7 +57,8 @@
 {{- $problems = append $problems "podDisruptionBudget: give one of minAvailable and maxUnavailable" -}}
 {{- end -}}
 {{- $least := $v.autoscaling.enabled | ternary $v.autoscaling.minReplicas $v.replicas | int -}}
-{{- if and .enabled $min (not (kindIs "string" .minAvailable)) (ge (int .minAvailable) $least) -}}
+{{- $all := kindIs "string" .minAvailable | ternary (eq (toString .minAvailable) "100%") (ge (int .minAvailable) $least) -}}
+{{- if and .enabled $min $all -}}
 {{- $problems = append $problems (printf "podDisruptionBudget.minAvailable: with %d pods, no node could ever be drained" $least) -}}
 {{- end -}}
 {{- end -}}
@@ -77,7 +78,7 @@
 {{- range $v.admission.extraVolumeMounts -}}
 {{- $writable = append $writable (.mountPath | trimSuffix "/") -}}
 {{- end -}}
-{{- range get (default dict $v.config.audit) "sinks" -}}
+{{- range get (default dict $v.config.audit) "sinks" | default list -}}
 {{- $path := get (default dict .file) "path" | default "" | toString -}}
 {{- $within := false -}}
 {{- range $writable -}}
@@ -87,12 +88,10 @@
 {{- $problems = append $problems (printf "config.audit.sinks: %s is on the image's read-only file system: mount a volume there by extraVolumes and admission.extraVolumeMounts" $path) -}}
 {{- end -}}
 {{- end -}}
-{{- $grace := get (default dict $v.config.limits) "gracePeriod" | default "25s" | toString -}}
-{{- if regexMatch "^[0-9]{1,5}s$" $grace -}}
-{{- $needed := add (trimSuffix "s" $grace | int) ($sidecar | ternary 0 $v.standalone.preStopSeconds | int) -}}
-{{- if lt (int $v.terminationGracePeriodSeconds) (int $needed) -}}
-{{- $problems = append $problems (printf "terminationGracePeriodSeconds: reviews in hand are given %d s (config.limits.gracePeriod and standalone.preStopSeconds), so this must not be less" (int $needed)) -}}
-{{- end -}}
+{{- $needed := get (default dict $v.config.limits) "gracePeriod" | default "25s" | toString | include "dstack-admission.seconds" | int -}}
+{{- $needed = add $needed ($sidecar | ternary 0 $v.standalone.preStopSeconds | int) -}}
+{{- if le (int $v.terminationGracePeriodSeconds) (int $needed) -}}
+{{- $problems = append $problems (printf "terminationGracePeriodSeconds: reviews in hand are given %d s (config.limits.gracePeriod and standalone.preStopSeconds), so this must be more" (int $needed)) -}}
 {{- end -}}
 {{- $fixed := list "app.kubernetes.io/name" "app.kubernetes.io/instance" "app.kubernetes.io/component" "app.kubernetes.io/part-of" "app.kubernetes.io/managed-by" "app.kubernetes.io/version" "helm.sh/chart" -}}
 {{- range $key, $labels := dict "commonLabels" $v.commonLabels "podLabels" $v.podLabels -}}
@@ -120,15 +119,29 @@
 {{- if and (eq $v.certificates.source "certManager") (not ($.Capabilities.APIVersions.Has "cert-manager.io/v1")) -}}
 {{- $problems = append $problems "certificates.source: this cluster does not know cert-manager.io/v1: install cert-manager first, or pass --api-versions cert-manager.io/v1 to helm template" -}}
 {{- end -}}
+{{- $names = list -}}
 {{- range $plugin := default list $v.config.plugins -}}
 {{- if and $v.canary.enabled (eq (toString (get $plugin "name")) "canary") -}}
 {{- $problems = append $problems "config.plugins: the name canary is taken by canary.enabled" -}}
 {{- end -}}
 {{- range concat (list $plugin) (default list (get $plugin "fanOut")) -}}
+{{- if and (hasKey . "name") (has (get . "name") $names) -}}
+{{- $problems = append $problems (printf "config.plugins: two plugins have the name %s" (get . "name")) -}}
+{{- end -}}
+{{- $names = append $names (get . "name") -}}
 {{- if and (hasKey . "python") (not (or $v.image.python $v.image.digest (contains "python" $v.image.tag))) -}}
 {{- $problems = append $problems (printf "config.plugins: %s is a Python plugin, which needs image.python, or an image.tag with python in it" (toString (get . "name"))) -}}
 {{- end -}}
 {{- end -}}
+{{- end -}}
+{{- if eq (toString (get $v "enabled")) "false" -}}
+{{- $problems = append $problems "enabled: is for the `condition` of a chart around this one; to have nothing, uninstall the release" -}}
+{{- end -}}
+{{- if not (regexMatch "^[a-z]" (include "dstack-admission.fullname" .)) -}}
+{{- $problems = append $problems (printf "fullnameOverride: the name of a Service begins with a letter, and the release's name %s does not" .Release.Name) -}}
+{{- end -}}
+{{- if and (or $v.metrics.enabled (not $sidecar)) (regexMatch "^127[.]|^\\[::1\\]$" (default "" $v.admission.bindAddress)) -}}
+{{- $problems = append $problems "admission.bindAddress: nobody outside of the pod reaches loopback, the kubelet with its probes neither" -}}
 {{- end -}}
 {{- if $problems -}}
 {{- fail (printf "\n\nThe values cannot be used:\n- %s\n" (join "\n- " $problems)) -}}

@@ -20,7 +20,16 @@
 {{- $plugins = append $plugins (include "dstack-admission.canary" . | fromYaml) -}}
 {{- end -}}
 {{- $_ := set $own "plugins" $plugins -}}
-{{- merge $own (deepCopy $v.config) | toYaml -}}
+{{- dict "key" "config" "value" (merge $own (deepCopy $v.config)) | include "dstack-admission.yaml" -}}
+{{- end -}}
+
+{{/* {key, value} as YAML that says the same. Helm writes nothing at all where its library fails. */}}
+{{- define "dstack-admission.yaml" -}}
+{{- $text := toYaml .value -}}
+{{- if or (ne (fromYaml $text | toJson) (toJson .value)) (regexMatch "[\\x{7f}\\x{85}\\x{2028}\\x{2029}]" $text) -}}
+{{- fail (printf "\n\nThe values cannot be used:\n- %s: holds a character that YAML cannot carry, such as a control character or U+2028\n" .key) -}}
+{{- end -}}
+{{- $text -}}
 {{- end -}}
 
 {{/* Denies the run of one name, so that `helm test` can see from the server's side that reviews arrive. */}}

@@ -1,18 +1,28 @@
 {{/* Names, labels and images. */}}
 
 {{- define "dstack-admission.name" -}}
-{{- default .Chart.Name .Values.nameOverride | trunc 48 | trimSuffix "-" -}}
+{{- default .Chart.Name .Values.nameOverride | include "dstack-admission.part" -}}
 {{- end -}}
 
 {{/* The release's name, and the chart's unless that is part of it. Short enough for every suffix. */}}
 {{- define "dstack-admission.fullname" -}}
 {{- if .Values.fullnameOverride -}}
-{{- .Values.fullnameOverride | trunc 48 | trimSuffix "-" -}}
+{{- .Values.fullnameOverride | include "dstack-admission.part" -}}
 {{- else -}}
 {{- $name := default .Chart.Name .Values.nameOverride -}}
 {{- $whole := contains $name .Release.Name | ternary .Release.Name (printf "%s-%s" .Release.Name $name) -}}
-{{- $whole | trunc 48 | trimSuffix "-" -}}
+{{- include "dstack-admission.part" $whole -}}
 {{- end -}}
+{{- end -}}
+
+{{/* Names of releases have dots, and an alias of the chart has anything; the name of a Service has neither. */}}
+{{- define "dstack-admission.part" -}}
+{{- regexReplaceAll "[^a-z0-9]+" (lower .) "-" | trunc 48 | trimAll "-" -}}
+{{- end -}}
+
+{{/* A text as the value of a label: at most 63 characters, and a letter or digit at both ends. */}}
+{{- define "dstack-admission.labelValue" -}}
+{{- regexReplaceAll "^[^A-Za-z0-9]+|[^A-Za-z0-9]+$" (toString . | trunc 63) "" -}}
 {{- end -}}
 
 {{- define "dstack-admission.selector" -}}
@@ -24,12 +34,12 @@ app.kubernetes.io/component: {{ eq .Values.mode "sidecar" | ternary "server" "ad
 {{/* part-of is the name of the job in Prometheus, which alerts and dashboards go by: it is always the same. */}}
 {{- define "dstack-admission.labels" -}}
 {{- $own := dict
-  "helm.sh/chart" (printf "%s-%s" .Chart.Name (.Chart.Version | replace "+" "_") | trunc 63 | trimSuffix "-")
+  "helm.sh/chart" (printf "%s-%s" .Chart.Name (.Chart.Version | replace "+" "_") | include "dstack-admission.labelValue")
   "app.kubernetes.io/managed-by" .Release.Service
   "app.kubernetes.io/part-of" "dstack-admission"
-  "app.kubernetes.io/version" (eq .Values.mode "sidecar" | ternary (toString .Values.server.image.tag) .Chart.AppVersion | trunc 63) -}}
+  "app.kubernetes.io/version" (eq .Values.mode "sidecar" | ternary .Values.server.image.tag .Chart.AppVersion | include "dstack-admission.labelValue") -}}
 {{- $selector := include "dstack-admission.selector" . | fromYaml -}}
-{{- merge $selector $own .Values.commonLabels | toYaml -}}
+{{- merge $selector $own (default dict .Values.commonLabels) | toYaml -}}
 {{- end -}}
 
 {{/* `metadata` of an object: {root, suffix, component?, annotations?, labels?} */}}
@@ -41,7 +51,7 @@ labels:
   {{- $labels := include "dstack-admission.labels" .root | fromYaml }}
   {{- with .component }}{{ $_ := set $labels "app.kubernetes.io/component" . }}{{ end }}
   {{- merge $labels (default dict .labels) | toYaml | nindent 2 }}
-{{- with merge (dict) (default dict .annotations) .root.Values.commonAnnotations }}
+{{- with merge (dict) (default dict .annotations) (default dict .root.Values.commonAnnotations) }}
 annotations:
   {{- toYaml . | nindent 2 }}
 {{- end }}
@@ -90,7 +100,7 @@ annotations:
 {{- define "dstack-admission.dnsNames" -}}
 {{- $service := include "dstack-admission.fullname" . -}}
 {{- $names := list (printf "%s.%s.svc" $service .Release.Namespace) (printf "%s.%s.svc.cluster.local" $service .Release.Namespace) (printf "%s.%s" $service .Release.Namespace) $service -}}
-{{- eq .Values.mode "sidecar" | ternary (list "localhost") $names | concat .Values.certificates.dnsNames | uniq | toJson -}}
+{{- eq .Values.mode "sidecar" | ternary (list "localhost") $names | concat (default list .Values.certificates.dnsNames) | uniq | toJson -}}
 {{- end -}}
 
 {{/* What the dstack server is told. */}}

@@ -34,7 +34,8 @@ affinity:
 {{- with $v.topologySpreadConstraints }}
 topologySpreadConstraints:
   {{- range . }}
-  - {{ merge (deepCopy .) (dict "labelSelector" (dict "matchLabels" (include "dstack-admission.selector" $ | fromYaml))) | toYaml | nindent 4 | trim }}
+  {{- $own := dict "matchLabels" (include "dstack-admission.selector" $ | fromYaml) }}
+  - {{ dict "labelSelector" (default $own .labelSelector) | merge (omit . "labelSelector") | toYaml | nindent 4 | trim }}
   {{- end }}
 {{- end }}
 {{- if $sidecar }}
@@ -241,7 +242,7 @@ boto3, which takes no directory. */}}
   value: /var/lib/dstack-admission/trust
 - name: AWS_CA_BUNDLE
   value: /var/lib/dstack-admission/trust.pem
-{{- $direct := concat (list "localhost" "127.0.0.1" "::1") .Values.server.proxy.noProxy | uniq | join "," }}
+{{- $direct := concat (list "localhost" "127.0.0.1" "::1") (default list .Values.server.proxy.noProxy) | uniq | join "," }}
 - name: NO_PROXY
   value: {{ $direct | quote }}
 - name: no_proxy

@@ -123,6 +123,19 @@ fn a_bundle_is_read_whole_or_refused() {
 }
 
 #[test]
+fn a_certificate_is_never_passed_over_without_a_word() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("company.pem");
+    let refused = |content: &[u8]| {
+        fs::write(&file, content).unwrap();
+        trust::read_bundle(&file).unwrap_err().to_string()
+    };
+    let joined = trust::pem(&twin()).trim_end().to_owned() + &trust::pem(&twin());
+    assert!(refused(joined.as_bytes()).ends_with("where another ends: break that line"));
+    assert!(refused(&twin()).contains("is DER, not PEM: `openssl x509"));
+}
+
+#[test]
 fn the_hashed_directory_is_the_one_that_openssl_rehash_makes() {
     let dir = tempfile::tempdir().unwrap();
     let made = ensure_on(dir.path(), day(0));

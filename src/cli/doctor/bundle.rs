@@ -9,12 +9,14 @@ use rustls_pki_types::CertificateDer;
 
 use super::environment::Environment;
 use super::report::Report;
-use crate::certs::trust;
+use crate::certs::{CertsError, trust};
 
 const CHECK: &str = "bundle";
 const AWS: &str = "aws-bundle";
 /// A file of more certificates than this is felt: each takes some 0.14 ms of every call.
 const FEW: usize = 20;
+/// Neither requests nor boto3 knows it.
+const HOME: &str = "write the whole path: `~` is something that only shells replace";
 /// Fewer public CAs than this are no public bundle.
 const PUBLIC: usize = 20;
 
@@ -48,10 +50,14 @@ pub fn check(environment: &Environment, tls: bool, report: &mut Report) -> Optio
     let Some((variable, value)) = variables.into_iter().find_map(set) else {
         return Some(unset(environment, tls, report));
     };
-    let path = environment.expand(value);
-    let name = format!("{variable}={}", path.display());
+    let path = PathBuf::from(value);
+    let name = format!("{variable}={value}");
     let held = match read(&environment.place(&path)) {
         Ok(held) => held,
+        Err(why) if path.starts_with("~") => {
+            report.fail(CHECK, format!("{name}: {why}"), HOME);
+            return None;
+        }
         Err(why) => {
             let mend = "name the hashed directory that `dstack-admission serve` prints, or make one with \
                         `dstack-admission certs bundle`";
@@ -123,9 +129,10 @@ fn check_aws(environment: &Environment, other: &str, form: Form, report: &mut Re
         }
         return;
     };
-    let path = environment.expand(value);
-    let name = format!("AWS_CA_BUNDLE={}", path.display());
+    let path = PathBuf::from(value);
+    let name = format!("AWS_CA_BUNDLE={value}");
     match read(&environment.place(&path)) {
+        Err(why) if path.starts_with("~") => report.fail(AWS, format!("{name}: {why}"), HOME),
         Err(why) => report.fail(AWS, format!("{name}: {why}"), mend),
         Ok(held) if held.form == Form::Directory => {
             report.fail(
@@ -152,9 +159,10 @@ fn check_aws(environment: &Environment, other: &str, form: Form, report: &mut Re
 fn read(path: &Path) -> Result<Held, String> {
     let found = fs::metadata(path).map_err(|error| error.to_string())?;
     if !found.is_dir() {
-        let certificates = trust::read_bundle(path).map_err(|_| match fs::read(path) {
-            Ok(_) => "there is no readable PEM certificate in it".to_owned(),
-            Err(error) => error.to_string(),
+        let certificates = trust::read_bundle(path).map_err(|error| match error {
+            CertsError::Bundle { problem, .. } => format!("it {problem}"),
+            CertsError::Io { why, .. } => why.to_string(),
+            error => error.to_string(),
         })?;
         let form = Form::File;
         return Ok(Held {

@@ -44,6 +44,7 @@ def values_schema() -> str:
     definitions: dict[str, Any] = {}
     schema = _resolved(own, definitions)
     definitions.update(schema.pop("$defs"))
+    _require(schema, yaml.safe_load((CHART / "values.yaml").read_text()), definitions)
     whole = {"$schema": "http://json-schema.org/draft-07/schema#", "title": "Values of dstack-admission", **schema}
     whole["$defs"] = dict(sorted(definitions.items()))
     return json.dumps(whole, indent=1, ensure_ascii=False) + "\n"
@@ -68,6 +69,24 @@ def _resolved(node: Any, definitions: dict[str, Any]) -> Any:
     if "properties" in node and isinstance(node.get("type"), str):
         resolved.setdefault("additionalProperties", False)
     return resolved
+
+
+def _require(node: dict[str, Any], defaults: dict[str, Any], definitions: dict[str, Any]) -> None:
+    """Requires what templates read and values.yaml has, so that `key:` with nothing behind it is named: Helm takes the
+    key away then, with its default. What is empty by default may be missing, and what Kubernetes has defaults of."""
+    required = set(node.get("required", []))
+    for key, default in defaults.items():
+        part = node["properties"][key]
+        reference = part.get("$ref", "").removeprefix("#/$defs/")
+        part = definitions[reference] if reference else part
+        if reference.startswith("kubernetes.") or reference in ("resources", "labels"):
+            continue
+        if key != "config" and reference != "probe" and isinstance(default, dict) and part.get("properties"):
+            _require(part, default, definitions)
+        if default not in ("", [], {}):
+            required.add(key)
+    if required:
+        node["required"] = sorted(required)
 
 
 def _kubernetes(name: str, definitions: dict[str, Any]) -> str:

@@ -24,6 +24,7 @@ Document = dict[str, Any]
 
 DNS_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?$")
 DNS_NAME = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$")
+SERVICE_NAME = re.compile(r"[a-z]([-a-z0-9]{0,61}[a-z0-9])?$")
 LABEL_VALUE = re.compile(r"([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?$")
 LABEL_KEY = re.compile(r"([a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$")
 QUANTITY = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([KMGTPE]i|[numkMGTPE]|[eE][+-]?[0-9]+)?$")
@@ -55,8 +56,8 @@ def _of_one(document: Document, kubernetes: str) -> Iterator[str]:
     kind, spec = document["kind"], document.get("spec", {})
     if kind == "Service":
         yield from _ports(spec.get("ports", []), "port")
-        if len(document["metadata"]["name"]) > 63:
-            yield "the name of a Service has at most 63 characters"
+        if not SERVICE_NAME.match(document["metadata"]["name"]):
+            yield "the name of a Service has at most 63 of a-z, 0-9 and -, and begins with a letter"
     if kind == "PodDisruptionBudget" and ("minAvailable" in spec) == ("maxUnavailable" in spec):
         yield "give one of minAvailable and maxUnavailable"
     if kind == "HorizontalPodAutoscaler" and spec["minReplicas"] > spec["maxReplicas"]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,39 @@ def test_a_plugin_of_the_values_is_the_plugin_of_the_file(chart: Chart) -> None:
     }
     rendered = configuration_of(chart.render({"config": {"plugins": [plugin]}, "canary": {"enabled": False}}))
     assert rendered["plugins"] == [plugin]
+
+
+# What the parsers of Helm, Kubernetes and the binary may each take for something else than text.
+TEXTS = [
+    *("1e3", "+1", "0o17", "0x1F", "0b101", "0777", "1_000", ".5", "1.", "-0", "1.10", ".inf", ".NaN", "12:30:45"),
+    *("yes", "No", "on", "y", "~", "null", "true", "TRUE", "=", "<<", "2020-01-01", "123456789012345678901234567890"),
+    *("", " ", "\n", "a\n", "\na", "a\n\n", "  lead\nmore", "a\n  b\n c", "a\tb", "a\r\nb", "a  ", "x" * 200 + " y"),
+    *("-", "---", "...", "a: b", "# c", "a #b", "- x", "? y", "!tag", "&a", "*a", "@x", "`x", "%x", "|", ">", "{", "["),
+    *("'", '"', "\\", "{{ .Values.mode }}", "ü", "😀", "\u00a0", "\ufeff", "\x01"),
+]
+
+
+def test_a_text_of_the_values_is_the_same_text_for_the_binary(chart: Chart, binary: Path, tmp_path: Path) -> None:
+    texts = {f"T{index}": text for index, text in enumerate(TEXTS)}
+    mutation = {"set": {"path": "/configuration/env", "value": texts}}
+    plugins = [{"name": "texts", "cel": {"mutations": [mutation]}}]
+    documents = chart.render({"config": {"plugins": plugins, "audit": {"sinks": []}}, "canary": {"enabled": False}})
+    configuration, spec = tmp_path / "configuration.yaml", tmp_path / "spec.json"
+    (configuration_map,) = [one for one in documents if one["kind"] == "ConfigMap"]
+    configuration.write_text(configuration_map["data"]["configuration.yaml"], encoding="utf-8", newline="")
+    spec.write_text(json.dumps({"run_name": "a", "configuration": {"type": "task", "commands": ["id"]}}))
+    review = [binary, "review", "--config", configuration, "--output", "json", spec]
+    decided = subprocess.run(review, capture_output=True, text=True, timeout=60)
+    assert decided.returncode == 0, decided.stdout + decided.stderr
+    assert env_in(json.loads(decided.stdout)) == texts
+
+
+def env_in(node: Any) -> dict[str, str] | None:
+    """The first environment with the texts in it, wherever the review shows the patched spec."""
+    if isinstance(node, dict) and "T0" in node:
+        return node
+    inner = node.values() if isinstance(node, dict) else node if isinstance(node, list) else ()
+    return next((found for item in inner if (found := env_in(item)) is not None), None)
 
 
 @pytest.mark.parametrize("name", VALUES)

@@ -73,6 +73,7 @@ def test_values_and_schema_have_the_same_keys() -> None:
     # Optional keys of the configuration and of dstack, of which the defaults hold.
     assert {key for key in only_in_schema if not key.startswith(("config.", "server.config."))} == {
         "global",
+        "enabled",
         *(
             f"{container}{probe}.initialDelaySeconds"
             for container in ("admission.", "server.")
@@ -101,7 +102,16 @@ def _keys_of_values(values: dict[str, Any], prefix: str = "") -> Iterator[str]:
 
 @pytest.mark.parametrize("name", VALUES)
 def test_the_sets_of_values_fit_the_schema(name: str) -> None:
-    jsonschema.Draft7Validator(SCHEMA).validate(values_of(name))
+    jsonschema.Draft7Validator(SCHEMA).validate(_laid_over(values_of("defaults"), values_of(name)))
+
+
+def _laid_over(defaults: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
+    """As Helm does it."""
+    merged = {
+        key: _laid_over(defaults[key], value) if isinstance(value, dict) and isinstance(defaults.get(key), dict) else value
+        for key, value in values.items()
+    }
+    return {**defaults, **merged}
 
 
 def test_every_top_level_value_is_used_somewhere_in_the_sets() -> None:

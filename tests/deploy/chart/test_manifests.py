@@ -93,7 +93,7 @@ BROKEN: dict[str, tuple[Callable[[Documents], Any], str]] = {
         set_in("Service", "spec", "ports", 0, "targetPort")("htp"),
         "no container has the target port htp",
     ),
-    "an overlong service": (set_in("Service", "metadata", "name")("a" * 64), "at most 63 characters"),
+    "an overlong service": (set_in("Service", "metadata", "name")("a" * 64), "at most 63"),
     "a budget of both kinds": (
         set_in("PodDisruptionBudget", "spec", "maxUnavailable")(1),
         "give one of minAvailable and maxUnavailable",

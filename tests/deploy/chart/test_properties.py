@@ -61,8 +61,10 @@ def values() -> strategies.SearchStrategy[dict[str, Any]]:
     )
 
 
-def _of(node: dict[str, Any], definitions: dict[str, Any]) -> strategies.SearchStrategy[Any]:
-    """What a part of the schema lets pass.
+def _of(
+    node: dict[str, Any], definitions: dict[str, Any], *, has_defaults: bool = True
+) -> strategies.SearchStrategy[Any]:
+    """What a part of the schema lets pass. Required keys may be missing where values.yaml has them.
 
     Objects are put together here, since the library's own way fails with newer versions of hypothesis.
     """
@@ -71,7 +73,7 @@ def _of(node: dict[str, Any], definitions: dict[str, Any]) -> strategies.SearchS
         if name in EXAMPLES:
             return strategies.sampled_from(EXAMPLES[name])
         rest = {key: value for key, value in node.items() if key != "$ref"}
-        return _of({**definitions[name], **rest}, definitions)
+        return _of({**definitions[name], **rest}, definitions, has_defaults=has_defaults)
     if node == {"type": "object", "additionalProperties": True}:
         return strategies.sampled_from([{}, {"name": "main"}])
     if "propertyNames" in node:
@@ -81,11 +83,12 @@ def _of(node: dict[str, Any], definitions: dict[str, Any]) -> strategies.SearchS
         )
         return strategies.dictionaries(keys.filter(lambda key: len(key) < 300), items, max_size=2)
     if node.get("type") == "object":
-        known = {key: _of(value, definitions) for key, value in node.get("properties", {}).items()}
-        needed = {key: known.pop(key) for key in node.get("required", [])}
+        properties = node.get("properties", {})
+        known = {key: _of(value, definitions, has_defaults=has_defaults) for key, value in properties.items()}
+        needed = {key: known.pop(key) for key in ([] if has_defaults else node.get("required", []))}
         return strategies.fixed_dictionaries(needed, optional=known)
     if node.get("type") == "array":
-        items = _of(node["items"], definitions)
+        items = _of(node["items"], definitions, has_defaults=False)
         return strategies.lists(items, min_size=node.get("minItems", 0), max_size=2, unique_by=json.dumps)
     if "anyOf" in node:
         return strategies.one_of([_of(one, definitions) for one in node["anyOf"]])

@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from conftest import values_of
-from rendering import OPERATORS, Chart, Refused
+from manifests import problems
+from rendering import NEWEST, OPERATORS, Chart, Refused
 
 STANDALONE = values_of("standalone")
 CREDENTIALS = "/etc/dstack-admission/credentials"
 POSTGRES = {"database": {"existingSecret": "postgres"}}
+
+
+def paths(values: dict[str, Any], *above: str) -> Iterator[tuple[str, ...]]:
+    for key, value in values.items():
+        yield (*above, key)
+        yield from paths(value, *above, key) if isinstance(value, dict) else ()
+
+
+PATHS = list(paths(values_of("defaults")))
 
 
 def refusal(chart: Chart, values: dict[str, Any], **options: Any) -> str:
@@ -47,6 +58,12 @@ def refusal(chart: Chart, values: dict[str, Any], **options: Any) -> str:
         ({"auth": {"existingSecret": "Not_A_Name"}}, "/auth/existingSecret"),
         ({"extraObjects": [{"kind": "ConfigMap"}]}, "/extraObjects/0"),
         ({"metrics": {"port": 80}}, "/metrics/port"),
+        ({"admission": {"bindAddress": "999.0.0.1"}}, "/admission/bindAddress"),
+        # `image:` with nothing behind it, which takes the default away.
+        ({"image": None}, "'image'"),
+        ({"server": {"persistence": None}}, "'persistence'"),
+        ({"server": {"image": {"tag": None}}}, "'tag'"),
+        ({"admission": {"startupProbe": None}}, "'startupProbe'"),
     ],
 )
 def test_a_value_of_the_wrong_form_is_named(chart: Chart, values: dict[str, Any], place: str) -> None:
@@ -114,6 +131,42 @@ def test_a_value_of_the_wrong_form_is_named(chart: Chart, values: dict[str, Any]
             {"config": {"audit": {"sinks": [{"stdout": {}}, {"file": {"path": "/var/log/audit.log"}}]}}},
             "config.audit.sinks: /var/log/audit.log is on the image's read-only file system",
         ),
+        (
+            {"terminationGracePeriodSeconds": 90, "config": {"limits": {"gracePeriod": "1m30s"}}},
+            "terminationGracePeriodSeconds: reviews in hand are given 90 s",
+        ),
+        ({"terminationGracePeriodSeconds": 25}, "so this must be more"),
+        (
+            {"podDisruptionBudget": {"enabled": True, "minAvailable": "100%"}},
+            "podDisruptionBudget.minAvailable: with 1 pods, no node could ever be drained",
+        ),
+        ({"server": {"extraEnv": [{"name": "A"}, {"name": "A"}]}}, "server.extraEnv: A is there twice"),
+        ({"admission": {"extraEnv": [{"name": "A"}, {"name": "A"}]}}, "admission.extraEnv: A is there twice"),
+        ({"extraVolumes": [{"name": "tmp", "emptyDir": {}}]}, "extraVolumes: the pod has a volume tmp already"),
+        (
+            {"extraContainers": [{"name": "dstack-server", "image": "a"}]},
+            "extraContainers, extraInitContainers: the pod has a container dstack-server already",
+        ),
+        (
+            {"server": {"extraVolumeMounts": [{"name": "lost", "mountPath": "/lost"}]}},
+            "server.extraVolumeMounts: the pod has no volume lost",
+        ),
+        (
+            {"admission": {"extraVolumeMounts": [{"name": "state", "mountPath": "/tmp/"}]}},
+            "admission.extraVolumeMounts: there is a mount at /tmp/ already",
+        ),
+        ({"admission": {"bindAddress": "127.0.0.1"}}, "admission.bindAddress: nobody outside of the pod reaches"),
+        (
+            {"metrics": {"prometheusRule": {"enabled": True, "disabled": ["DstackAdmissionDow"]}}},
+            "metrics.prometheusRule.disabled: there is no alert called DstackAdmissionDow",
+        ),
+        (
+            {"config": {"plugins": [{"name": "a", "use": "canary"}, {"fanOut": [{"name": "a", "use": "canary"}]}]}},
+            "config.plugins: two plugins have the name a",
+        ),
+        ({"config": {"pathPrefix": "/a\x7f"}}, "config: holds a character that YAML cannot carry"),
+        ({"server": {"config": {"encryption": {"a": "\u2028"}}}}, "server.config: holds a character"),
+        ({"enabled": False}, "enabled: is for the `condition` of a chart around this one"),
         ({"metrics": {"port": 8443}}, "metrics.port: 8443 is taken"),
         ({"config": {"plugins": [{"name": "canary", "use": "forbid-privileged"}]}}, "the name canary is taken"),
         (
@@ -142,6 +195,22 @@ def test_values_that_do_not_go_together_are_named(chart: Chart, values: dict[str
 def test_a_missing_operator_is_named(chart: Chart, values: dict[str, Any], api: str) -> None:
     assert f"this cluster does not know {api}: install" in refusal(chart, values)
     assert chart.render(values, apis=(api,))
+
+
+def test_a_release_that_begins_with_a_digit_needs_a_name(chart: Chart) -> None:
+    assert "fullnameOverride: the name of a Service begins with a letter" in refusal(chart, {}, name="2nd")
+    assert problems(chart.render({"fullnameOverride": "second"}, name="2nd"), NEWEST) == []
+
+
+@pytest.mark.parametrize("path", PATHS, ids=".".join)
+def test_a_value_with_nothing_behind_it_is_taken_or_named(chart: Chart, path: tuple[str, ...]) -> None:
+    values: Any = None
+    for key in reversed(path):
+        values = {key: values}
+    try:
+        assert problems(chart.render(values, apis=OPERATORS), NEWEST) == []
+    except Refused as refused:
+        assert f"missing property '{path[-1]}'" in str(refused)
 
 
 def test_every_problem_is_shown_at_once(chart: Chart) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -59,11 +60,35 @@ def test_the_first_version_is_that_of_native_sidecars() -> None:
     assert metadata["kubeVersion"] == f">={KUBERNETES[0]}.0-0"
 
 
-@pytest.mark.parametrize("release", ["d", "dstack-admission", "a" * 53, "my-dstack-admission"])
+@pytest.mark.parametrize(
+    "release",
+    ["d", "dstack-admission", "a" * 53, "my-dstack-admission", "team.dstack", "a" * 46 + "-.b"],
+)
 @pytest.mark.parametrize("name", ["sidecar-full", "ha"])
 def test_names_stay_within_bounds(chart: Chart, name: str, release: str) -> None:
     documents = chart.render(values_of(name), name=release, namespace="n" * 63, apis=OPERATORS)
     assert problems(documents, "1.37") == []
+
+
+@pytest.mark.parametrize("tag", ["_0.22", "a" * 62 + "-b", "0.22."])
+def test_every_tag_of_an_image_makes_a_label(chart: Chart, tag: str) -> None:
+    assert problems(chart.render({"server": {"image": {"tag": tag}}}), "1.37") == []
+
+
+@pytest.mark.parametrize("alias", ["gate", "Gate_Keeper"])
+def test_another_chart_can_be_around_this_one(tmp_path: Path, alias: str) -> None:
+    dependency = {"name": CHART.name, "version": "0.1.0", "alias": alias, "condition": f"{alias}.enabled"}
+    parent = {"apiVersion": "v2", "name": "platform", "version": "1.0.0", "dependencies": [dependency]}
+    shutil.copytree(CHART, tmp_path / "charts" / CHART.name)
+    (tmp_path / "Chart.yaml").write_text(yaml.safe_dump(parent))
+    values = {"global": {"imageRegistry": "registry.example.com"}, alias: {"enabled": True, "podLabels": None}}
+    (tmp_path / "values.yaml").write_text(yaml.safe_dump(values))
+    platform = Chart(tmp_path)
+    assert problems(platform.render({}), "1.37") == []
+    with pytest.raises(Refused, match="'replica'"):
+        platform.render({alias: {"replica": 2}})
+    # The last one, since Helm takes the chart out of the other.
+    assert platform.render({alias: {"enabled": False}}) == []
 
 
 def test_two_releases_share_no_name(chart: Chart) -> None:
@@ -199,6 +224,29 @@ def test_the_sidecar_may_do_nothing_but_its_work(chart: Chart, name: str) -> Non
                 }
 
 
+@pytest.mark.parametrize("name", VALUES)
+def test_pods_fit_the_standard_restricted_but_for_the_servers_root(chart: Chart, name: str) -> None:
+    documents = chart.render(values_of(name), apis=OPERATORS)
+    # What values add is theirs.
+    given = {one["name"] for key in ("extraContainers", "extraInitContainers") for one in values_of(name).get(key, [])}
+    for pod in [pod_of(documents), *(document["spec"] for document in of_kind(documents, "Pod"))]:
+        for container in (one for one in containers_of(pod).values() if one["name"] not in given):
+            context = {**pod.get("securityContext", {}), **container["securityContext"]}
+            assert context["allowPrivilegeEscalation"] is False
+            assert context["capabilities"] == {"drop": ["ALL"]}
+            assert context["seccompProfile"] == {"type": "RuntimeDefault"}
+            assert context.get("runAsNonRoot", False) or container["name"] in ("dstack-server", "server-config")
+            assert container["resources"]["limits"]["memory"]
+        assert not any("hostPath" in volume for volume in pod["volumes"])
+
+
+def test_notes_show_the_canary_only_where_it_is(chart: Chart) -> None:
+    for canary in (True, False):
+        notes = chart.texts({"canary": {"enabled": canary}})["dstack-admission/templates/NOTES.txt"]
+        assert ("To see a denial:" in notes) is canary
+        assert "To see what is decided:\n\n  kubectl -n dstack logs deployment/" in notes
+
+
 @pytest.mark.parametrize("mode", MODES)
 def test_without_metrics_nothing_listens_for_them(chart: Chart, mode: str) -> None:
     documents = chart.render({**MODES[mode], "metrics": {"enabled": False}})
@@ -218,6 +266,15 @@ def configuration_of(documents: list[dict[str, Any]]) -> dict[str, Any]:
         if "configuration.yaml" in document.get("data", {})
     ]
     return yaml.safe_load(text)
+
+
+@pytest.mark.parametrize("selector", [None, {"matchLabels": {"app": "all"}}])
+def test_a_spread_counts_the_pods_that_it_names_or_its_own(chart: Chart, selector: dict[str, Any] | None) -> None:
+    constraint: dict[str, Any] = {"topologyKey": "zone", "maxSkew": 1, "whenUnsatisfiable": "DoNotSchedule"}
+    given = {**constraint, "labelSelector": selector} if selector else constraint
+    documents = chart.render({"topologySpreadConstraints": [given]})
+    own = the(documents, "Deployment")["spec"]["selector"]
+    assert pod_of(documents)["topologySpreadConstraints"] == [{**constraint, "labelSelector": selector or own}]
 
 
 # The pods beside no server

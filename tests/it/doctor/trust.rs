@@ -9,6 +9,8 @@ use rcgen::{
     date_time_ymd,
 };
 use rstest::rstest;
+use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject;
 use serde_json::json;
 
 use super::{Doctor, sidecar};
@@ -33,6 +35,11 @@ fn unhashed(sidecar: &Sidecar, from: &str) -> PathBuf {
 #[case::no_file(|d: Doctor, _: &Sidecar| d.with("REQUESTS_CA_BUNDLE", "/nowhere"), "bundle", "fail", "No such file")]
 #[case::no_pem(|d: Doctor, s: &Sidecar| d.with_path("REQUESTS_CA_BUNDLE", s.home.write("x", "x")),
     "bundle", "fail", "no readable PEM certificate")]
+#[case::der(|d: Doctor, s: &Sidecar| d.with_path("REQUESTS_CA_BUNDLE", der(s)), "bundle", "fail", "it is DER, not PEM")]
+#[case::joined(|d: Doctor, s: &Sidecar| d.with_path("REQUESTS_CA_BUNDLE", joined(s)), "bundle", "fail", "break that line")]
+#[case::home(|d: Doctor, s: &Sidecar| {
+    d.with_path("HOME", state(s, "")).with("REQUESTS_CA_BUNDLE", "~/trust")
+}, "bundle", "fail", "only shells replace")]
 #[case::unhashed(|d: Doctor, s: &Sidecar| d.with_path("REQUESTS_CA_BUNDLE", unhashed(s, "trust.pem")),
     "bundle", "fail", "that OpenSSL finds")]
 #[case::merged(|d: Doctor, s: &Sidecar| d.with_path("REQUESTS_CA_BUNDLE", state(s, "trust.pem")),
@@ -71,6 +78,19 @@ async fn a_bundle_that_does_not_do_is_named_with_how_to_mend_it(
     let sidecar = sidecar().await;
     let doctor = change(Doctor::of(&sidecar), &sidecar);
     doctor.run().await.assert(check, status, words);
+}
+
+/// The made CA as nobody can read it.
+fn der(sidecar: &Sidecar) -> PathBuf {
+    let ca = CertificateDer::from_pem_file(state(sidecar, "ca.pem")).unwrap();
+    sidecar.home.write("ca.der", ca)
+}
+
+/// What `cat` makes of a file whose last line does not end.
+fn joined(sidecar: &Sidecar) -> PathBuf {
+    let ca = fs::read_to_string(state(sidecar, "ca.pem")).unwrap();
+    let text = Authority::new("other").pem().trim_end().to_owned() + &ca;
+    sidecar.home.write("joined.pem", text)
 }
 
 /// What a CA and its certificate are made from.
