@@ -10,6 +10,7 @@ mod decisions;
 pub mod handler;
 mod places;
 pub mod readiness;
+mod settled;
 pub mod tls;
 
 use std::io;
