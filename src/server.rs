@@ -10,6 +10,8 @@ mod decisions;
 pub mod handler;
 mod places;
 pub mod readiness;
+mod refusal;
+mod settled;
 pub mod tls;
 
 use std::io;

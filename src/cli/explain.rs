@@ -74,7 +74,9 @@ fn named(arguments: &ExplainArguments) -> anyhow::Result<Result<Vec<PathBuf>, Ex
     let files: Vec<_> = sinks.filter_map(|sink| Some(sink.file?.path)).collect();
     if files.is_empty() {
         let path = path.display();
-        let why = format!("{path} records to no file: name the logs with `--audit LOG…`");
+        let why = format!(
+            "{path} records to no file: save what it writes to standard output (`kubectl logs`, `docker logs`, `journalctl -o cat`) and name that, or other logs, with `--audit LOG…`"
+        );
         return Ok(Err(refused(&why)?));
     }
     Ok(Ok(files))

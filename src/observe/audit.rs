@@ -8,6 +8,7 @@ mod backups;
 mod file;
 mod meters;
 mod push;
+mod segments;
 mod ship;
 mod sinks;
 mod spool;
@@ -22,7 +23,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::record::Record;
 use meters::SinkMeters;
-use writer::{Failure, Given, Writer};
+use writer::{Failure, Writer};
 
 pub use backups::{Form, Keep};
 pub use file::Rotation;
@@ -82,6 +83,10 @@ impl Mode {
             Mode::BlockingStrict => "blocking-strict",
         }
     }
+
+    fn is_strict(self) -> bool {
+        self == Mode::BlockingStrict
+    }
 }
 
 impl Target {
@@ -126,25 +131,21 @@ impl Audit {
         })
     }
 
-    /// Gives a record to every sink, the strict ones first.
-    ///
-    /// # Errors
-    /// When a strict sink has not got it on disk. The others are not given it then.
-    pub async fn write(&self, record: &Record<'_>) -> Result<(), Unwritten> {
-        let Some(line) = self.line(record) else {
-            return Ok(());
-        };
+    /// Gives a record to the strict sinks. The others get it from [`Given::written`]. What is
+    /// given needs the record no more, so that a review that waits for a disk holds little.
+    pub fn give(&self, record: &Record<'_>) -> Given<'_> {
+        let line = self.line(record).unwrap_or_default();
         let until = Instant::now() + PATIENCE;
-        let strict = |mode| mode == Mode::BlockingStrict;
-        let failed = self.give(&line, until, strict).await;
-        if let Some((_, failure)) = failed.first() {
-            let why = failure.for_the_user();
-            let gone = failed.iter().filter(|(_, failure)| !failure.is_late());
-            let gone = gone.map(|(index, _)| *index).collect();
-            return Err(Unwritten { why, gone });
+        let strict = match line.is_empty() {
+            true => Vec::new(),
+            false => self.give_to(&line, Mode::is_strict),
+        };
+        Given {
+            audit: self,
+            line,
+            until,
+            strict,
         }
-        self.give(&line, until, |mode| !strict(mode)).await;
-        Ok(())
     }
 
     /// Gives the record of the denial that follows from an unwritten one to every sink that may
@@ -168,26 +169,30 @@ impl Audit {
         }
     }
 
-    /// Gives a line to the sinks of some modes at once and waits for what they wait for, but not
-    /// beyond a moment. Returns which have not got it, and why.
-    async fn give(
-        &self,
-        line: &[u8],
-        until: Instant,
-        of: impl Fn(Mode) -> bool,
-    ) -> Vec<(usize, Failure)> {
+    /// Gives a line to the sinks of some modes at once.
+    fn give_to(&self, line: &[u8], of: impl Fn(Mode) -> bool) -> Vec<(usize, writer::Given)> {
         let sinks = self.sinks.iter().enumerate();
-        let given = sinks
+        sinks
             .filter(|(_, sink)| of(sink.mode))
-            .map(|(index, sink)| (index, sink, sink.writer.give(line, sink.mode)));
+            .map(|(index, sink)| (index, sink.writer.give(line, sink.mode)))
+            .collect()
+    }
+
+    /// Waits for what sinks wait for, but not beyond a moment. Returns which have not got the line,
+    /// and why.
+    async fn failed(
+        &self,
+        given: Vec<(usize, writer::Given)>,
+        until: Instant,
+    ) -> Vec<(usize, Failure)> {
         let mut failed = Vec::new();
-        for (index, sink, given) in given.collect::<Vec<_>>() {
+        for (index, given) in given {
             let done = match given {
-                Given::Done(done) => done,
-                Given::Waits(told) => match timeout_at(until, told).await {
+                writer::Given::Done(done) => done,
+                writer::Given::Waits(told) => match timeout_at(until, told).await {
                     Ok(told) => told.unwrap_or(Err(Failure::Closed)),
                     Err(_) => {
-                        sink.meters.late(&Failure::Late);
+                        self.sinks[index].meters.late(&Failure::Late);
                         Err(Failure::Late)
                     }
                 },
@@ -195,6 +200,38 @@ impl Audit {
             failed.extend(done.err().map(|failure| (index, failure)));
         }
         failed
+    }
+}
+
+/// A record on its way to the sinks.
+#[must_use = "sinks that are not strict get it when it is waited for"]
+pub struct Given<'a> {
+    audit: &'a Audit,
+    /// Empty when nothing is recorded.
+    line: Vec<u8>,
+    until: Instant,
+    strict: Vec<(usize, writer::Given)>,
+}
+
+impl Given<'_> {
+    /// Waits until the answer may leave: the strict sinks first, then the others.
+    ///
+    /// # Errors
+    /// When a strict sink has not got it on disk. The others are not given it then.
+    pub async fn written(self) -> Result<(), Unwritten> {
+        if self.line.is_empty() {
+            return Ok(());
+        }
+        let failed = self.audit.failed(self.strict, self.until).await;
+        if let Some((_, failure)) = failed.first() {
+            let why = failure.for_the_user();
+            let gone = failed.iter().filter(|(_, failure)| !failure.is_late());
+            let gone = gone.map(|(index, _)| *index).collect();
+            return Err(Unwritten { why, gone });
+        }
+        let given = self.audit.give_to(&self.line, |mode| !mode.is_strict());
+        self.audit.failed(given, self.until).await;
+        Ok(())
     }
 }
 

@@ -21,7 +21,6 @@ pub(super) use table::Table;
 use super::traces::meters::TraceMeters;
 use super::workers::WorkerVectors;
 use crate::admission::chain::Member;
-use crate::admission::decision::Decision;
 use crate::admission::review::Kind;
 use plugins::PluginVectors;
 use projects::Projects;
@@ -230,13 +229,12 @@ impl Metrics {
         self.deadline.set(deadline.as_secs_f64());
     }
 
-    /// Counts an answered review. `took` is from the whole request to the answer.
-    pub fn decided(&self, decision: &Decision, took: Duration) {
-        let kind = decision.review.kind as usize;
-        let name = decision.as_str();
+    /// Counts an answered review by the name of its decision. `took` is from the whole request to the answer.
+    pub fn decided(&self, kind: Kind, project: &str, name: &str, took: Duration) {
+        let kind = kind as usize;
         if let Some(index) = DECISIONS.iter().position(|known| *known == name) {
             self.request_total[kind][index].inc();
-            self.projects.decided(&decision.review.project, index);
+            self.projects.decided(project, index);
         }
         self.request_duration[kind].observe(took.as_secs_f64());
     }

@@ -64,11 +64,11 @@ pub struct Recent {
     kept: Mutex<VecDeque<Arc<Entry>>>,
 }
 
-impl Recent {
-    /// Adds a decision, whose texts are redacted already.
-    pub fn decided(&self, decision: &Decision, took: Duration, repeat_of: Option<String>) {
+impl Entry {
+    /// Of a decision whose texts are redacted already.
+    pub fn new(decision: &Decision, repeat_of: Option<String>) -> Self {
         let review = &decision.review;
-        let entry = Arc::new(Entry {
+        Self {
             id: review.id.clone(),
             received: review.received,
             kind: review.kind.as_str(),
@@ -76,11 +76,22 @@ impl Recent {
             project: shortened(&review.project, NAME),
             name: record::name(decision).map(|name| shortened(&name, NAME)),
             decision: decision.as_str(),
-            duration_seconds: took.as_secs_f64(),
+            duration_seconds: 0.0,
             message: decision.denial().map(|message| shortened(message, TEXT)),
             repeat_of,
             plugins: asked(&decision.parts),
             monitored: None,
+        }
+    }
+}
+
+impl Recent {
+    /// Adds a decision that took so long.
+    pub fn decided(&self, entry: Entry, took: Duration) {
+        let duration_seconds = took.as_secs_f64();
+        let entry = Arc::new(Entry {
+            duration_seconds,
+            ..entry
         });
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         if kept.len() == KEPT {

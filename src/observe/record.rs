@@ -4,6 +4,7 @@
 
 mod changes;
 pub mod event;
+mod line;
 pub mod rules;
 
 use std::collections::BTreeMap;
@@ -70,7 +71,7 @@ impl Record<'_> {
     }
 
     fn line<'e>(&self, level: Level, event: impl Fn(Level) -> Event<'e>) -> Vec<u8> {
-        if let Ok(line) = catch_unwind(AssertUnwindSafe(|| line_of(&event(level)))) {
+        if let Ok(line) = catch_unwind(AssertUnwindSafe(|| line::of(&event(level)))) {
             return line;
         }
         let id = &*self.decision.review.id;
@@ -80,7 +81,7 @@ impl Record<'_> {
         );
         let mut event = self.event(Level::Metadata);
         event.redaction_failed = true;
-        line_of(&event)
+        line::of(&event)
     }
 
     /// Writes the log's one line about this decision.
@@ -199,14 +200,6 @@ pub(super) fn name(decision: &Decision) -> Option<String> {
 fn trace_id(decision: &Decision) -> Option<String> {
     let trace = decision.review.trace.as_ref()?;
     Some(trace.id.to_string())
-}
-
-fn line_of(event: &Event<'_>) -> Vec<u8> {
-    let mut line = Vec::with_capacity(1024);
-    // Writing texts and numbers into memory cannot fail.
-    let _ = serde_json::to_writer(&mut line, event);
-    line.push(b'\n');
-    line
 }
 
 /// What is redacted in one event.

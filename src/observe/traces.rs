@@ -179,6 +179,11 @@ impl Tracer {
         pipeline.name(parent)
     }
 
+    /// Whether spans are made at all.
+    pub fn is_on(&self) -> bool {
+        self.pipeline.is_some()
+    }
+
     /// Takes the spans of a decided review: its own and those of its plugins.
     pub fn decided(&self, ended: &Ended<'_>) {
         if let Some(pipeline) = &self.pipeline {

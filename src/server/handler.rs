@@ -5,32 +5,29 @@
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use bytes::Bytes;
 use futures_util::FutureExt;
-use http::header::{ALLOW, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, WWW_AUTHENTICATE};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode};
+use http::header::CONTENT_LENGTH;
+use http::{HeaderMap, Method, Request, Response};
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 use ulid::Ulid;
 
-use super::auth::{Authenticated, Unauthenticated};
+use super::auth::Authenticated;
+use super::refusal::NotAReview;
+use super::settled::{Received, give, record};
 use super::{Limits, Live, Shared};
-use crate::admission::chain::Mode;
 use crate::admission::decision::Decision;
 use crate::admission::review::{Kind, Review};
 use crate::admission::trace::Trace;
-use crate::observe::audit::Unwritten;
-use crate::observe::record::{Level, Record, Stage};
+use crate::observe::record::{Record, Stage};
 use crate::observe::redaction;
 use crate::observe::traces::Ended;
-use crate::protocol::dstack::{decode_request, encode_answer, kind_of_path};
-
-/// The response header that carries the decision's name.
-const DECISION_HEADER: HeaderName = HeaderName::from_static("x-dstack-admission-decision");
+use crate::protocol::dstack::kind_of_path;
 
 /// Answers one request.
 pub async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> Response<Full<Bytes>> {
@@ -60,8 +57,8 @@ async fn review(
     let trace = live.tracer.place(request.headers());
     let body = collect(request, &shared.limits).await?;
     let started = Instant::now();
-    let review = decode(caller, kind, headers, trace, &body)?;
-    Ok(respond(&decide(shared, live, review, started).await))
+    let (received, review) = decode(caller, kind, headers, trace, body)?;
+    decide(shared, live, received, review, started).await
 }
 
 fn route(request: &Request<Incoming>, live: &Live) -> Result<Kind, NotAReview> {
@@ -107,19 +104,18 @@ fn decode(
     kind: Kind,
     headers: Vec<(String, String)>,
     trace: Option<Trace>,
-    body: &Bytes,
-) -> Result<Arc<Review>, NotAReview> {
-    let request = decode_request(body).map_err(NotAReview::Body)?;
-    Ok(Arc::new(Review {
-        id: Ulid::generate().to_string(),
+    body: Bytes,
+) -> Result<(Received, Arc<Review>), NotAReview> {
+    let received = Received {
+        id: Ulid::generate(),
         kind,
-        user: request.user,
-        project: request.project,
-        received: SystemTime::now(),
-        headers,
+        at: SystemTime::now(),
         trace,
-        spec: request.spec,
-    }))
+        body,
+    };
+    let mut review = received.review()?;
+    review.headers = headers;
+    Ok((received, Arc::new(review)))
 }
 
 /// Takes a review through the chain and records what came of it. The work is not the
@@ -128,49 +124,54 @@ fn decode(
 async fn decide(
     shared: &Arc<Shared>,
     live: Arc<Live>,
+    received: Received,
     review: Arc<Review>,
     started: Instant,
-) -> Decision {
+) -> Result<Response<Full<Bytes>>, NotAReview> {
     let turn = match take_turn(shared).await {
         Some(turn) => turn,
         None => {
             shared.metrics.shed_total.inc();
             let busy = "too many reviews are in hand; try again in a moment";
-            return record(shared, &live, Decision::refused(review, busy), started).await;
+            let denial = Decision::refused(review, busy);
+            let settled = record(shared, &live, &received, denial, started).await?;
+            return Ok(settled.response);
         }
     };
     let work = {
-        let (shared, live, review) = (Arc::clone(shared), Arc::clone(&live), Arc::clone(&review));
+        let (shared, live, received) = (Arc::clone(shared), Arc::clone(&live), received.clone());
         async move {
             let decision = live.engine.decide(review, started).await;
-            let decision = record(&shared, &live, decision, started).await;
+            let settled = record(&shared, &live, &received, decision, started).await?;
             drop(turn);
-            monitor(&shared, live, &decision);
-            decision
+            let (response, to_monitor) = settled.into_parts();
+            if let Some(decision) = to_monitor {
+                monitor(&shared, live, decision);
+            }
+            Ok(response)
         }
     };
     match finish(shared, work).await {
-        Ok(decision) => decision,
+        Ok(answered) => answered,
         Err(error) => {
-            tracing::error!(id = review.id, %error, "a review ended in an internal error");
-            let decision = Decision::refused(
-                review,
-                "an internal error of dstack-admission; its log says more",
-            );
-            record(shared, &live, decision, started).await
+            tracing::error!(id = %received.id, %error, "a review ended in an internal error");
+            let why = "an internal error of dstack-admission; its log says more";
+            let denial = received.refused(why)?;
+            let settled = record(shared, &live, &received, denial, started).await?;
+            Ok(settled.response)
         }
     }
 }
 
 /// Does the work that waits for nothing at once; as soon as it waits, it becomes a task of its own.
-async fn finish<W>(shared: &Shared, work: W) -> Result<Decision, String>
+async fn finish<W>(shared: &Shared, work: W) -> Result<W::Output, String>
 where
-    W: Future<Output = Decision> + Send + 'static,
+    W: Future<Output: Send> + Send + 'static,
 {
     let mut work = Box::pin(work);
     let at_once = AssertUnwindSafe(|| work.as_mut().now_or_never());
     match std::panic::catch_unwind(at_once) {
-        Ok(Some(decision)) => Ok(decision),
+        Ok(Some(answered)) => Ok(answered),
         Ok(None) => shared.tasks.spawn(work).await.map_err(|e| e.to_string()),
         Err(_) => Err("it panicked".to_owned()),
     }
@@ -204,77 +205,9 @@ impl Drop for Turn {
     }
 }
 
-/// Records a decision before it is answered. Where the audit must be complete and this record
-/// cannot be written, the review is denied instead.
-async fn record(shared: &Shared, live: &Live, decision: Decision, started: Instant) -> Decision {
-    let mut decision = decision;
-    let redacted = redaction::redact(&mut decision, &live.recording.secrets);
-    let repeat_of = shared.repeats.of(&decision.review);
-    let took = started.elapsed();
-    let record = recorded(live, &decision, took, &redacted, repeat_of.as_deref());
-    let decision = match write(shared, live, &record).await {
-        Ok(()) => decision,
-        Err(unwritten) => {
-            shared.metrics.audit.requests_rejected.inc();
-            let mut denial =
-                Decision::refused(Arc::clone(&decision.review), &unwritten.to_string());
-            let redacted = redaction::redact(&mut denial, &live.recording.secrets);
-            let took = started.elapsed();
-            let record = recorded(live, &denial, took, &redacted, repeat_of.as_deref());
-            record.log();
-            live.audit.write_denial(&record, &unwritten);
-            denial
-        }
-    };
-    let took = started.elapsed();
-    shared.metrics.decided(&decision, took);
-    live.plugins.decided(&decision);
-    live.tracer.decided(&Ended {
-        decision: &decision,
-        began: decision.review.received,
-        took,
-        configuration: &live.hash,
-    });
-    if live.decisions_page {
-        shared.recent.decided(&decision, took, repeat_of);
-    }
-    decision
-}
-
-async fn write(shared: &Shared, live: &Live, record: &Record<'_>) -> Result<(), Unwritten> {
-    record.log();
-    if record.level() > Level::None {
-        shared.metrics.audit_event_total.inc();
-    }
-    live.audit.write(record).await
-}
-
-fn recorded<'r>(
-    live: &'r Live,
-    decision: &'r Decision,
-    took: Duration,
-    redacted: &'r [String],
-    repeat_of: Option<&'r str>,
-) -> Record<'r> {
-    Record {
-        decision,
-        stage: Stage::ResponseComplete,
-        took,
-        completed: decision.review.received + took,
-        configuration: &live.hash,
-        recording: &live.recording,
-        redacted,
-        repeat_of,
-    }
-}
-
 /// Asks the monitored plugins after the answer, so that they cost the user nothing.
-fn monitor(shared: &Arc<Shared>, live: Arc<Live>, decision: &Decision) {
-    let mut members = live.engine.chain().members().iter();
-    if members.all(|member| member.mode == Mode::Enforce) {
-        return;
-    }
-    let (shared, decision) = (Arc::clone(shared), decision.clone());
+fn monitor(shared: &Arc<Shared>, live: Arc<Live>, decision: Decision) {
+    let shared = Arc::clone(shared);
     shared.clone().tasks.spawn(async move {
         let (began, started) = (SystemTime::now(), Instant::now());
         let mut shadow = live.engine.monitor(&decision).await;
@@ -298,93 +231,10 @@ fn monitor(shared: &Arc<Shared>, live: Arc<Live>, decision: &Decision) {
         };
         if !shadow.parts.is_empty() {
             // An answered review cannot be denied any more; the sink has counted the loss.
-            let _ = write(&shared, &live, &record).await;
+            let _ = give(&shared, &live, &record).written().await;
             if live.decisions_page {
                 shared.recent.monitored(&record);
             }
         }
     });
-}
-
-fn respond(decision: &Decision) -> Response<Full<Bytes>> {
-    let review = &decision.review;
-    let warnings: Vec<String> = decision.warnings().collect();
-    let body = encode_answer(&decision.answer(), decision.denial(), &review.id, &warnings);
-    let mut response = json(StatusCode::OK, body);
-    if let Ok(id) = HeaderValue::from_str(&review.id) {
-        response.headers_mut().insert(DECISION_HEADER, id);
-    }
-    response
-}
-
-fn json(status: StatusCode, body: Bytes) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::new(body));
-    *response.status_mut() = status;
-    response
-        .headers_mut()
-        .insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    response
-}
-
-/// Why a request is no review. The text is for the caller.
-#[derive(Debug, thiserror::Error)]
-enum NotAReview {
-    #[error(
-        "there is nothing here; reviews go to …/apply_policies/on_{{run,fleet,volume,gateway}}_apply"
-    )]
-    Path,
-    #[error("reviews are sent with POST")]
-    Method,
-    #[error("credentials are missing or wrong")]
-    Unauthenticated(Unauthenticated),
-    #[error("the body is larger than {0} bytes")]
-    TooLarge(usize),
-    #[error("the body did not arrive within {}", humantime::format_duration(*.0))]
-    Slow(Duration),
-    #[error("the body broke off: {0}")]
-    BrokenOff(String),
-    #[error("{0}")]
-    Body(String),
-}
-
-impl From<Unauthenticated> for NotAReview {
-    fn from(unauthenticated: Unauthenticated) -> Self {
-        NotAReview::Unauthenticated(unauthenticated)
-    }
-}
-
-impl NotAReview {
-    fn status(&self) -> StatusCode {
-        match self {
-            NotAReview::Path => StatusCode::NOT_FOUND,
-            NotAReview::Method => StatusCode::METHOD_NOT_ALLOWED,
-            NotAReview::Unauthenticated(_) => StatusCode::UNAUTHORIZED,
-            NotAReview::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
-            NotAReview::Slow(_) => StatusCode::REQUEST_TIMEOUT,
-            NotAReview::BrokenOff(_) | NotAReview::Body(_) => StatusCode::BAD_REQUEST,
-        }
-    }
-
-    fn into_response(self) -> Response<Full<Bytes>> {
-        let body = serde_json::json!({"error": self.to_string()}).to_string();
-        let mut response = json(self.status(), body.into());
-        let headers = response.headers_mut();
-        match self {
-            NotAReview::Method => {
-                headers.insert(ALLOW, HeaderValue::from_static("POST"));
-            }
-            NotAReview::Unauthenticated(Unauthenticated { scheme }) => {
-                if let Ok(challenge) =
-                    HeaderValue::from_str(&format!("{scheme} realm=\"dstack-admission\""))
-                {
-                    headers.insert(WWW_AUTHENTICATE, challenge);
-                }
-            }
-            NotAReview::TooLarge(_) | NotAReview::Slow(_) | NotAReview::BrokenOff(_) => {
-                headers.insert(CONNECTION, HeaderValue::from_static("close"));
-            }
-            NotAReview::Path | NotAReview::Body(_) => {}
-        }
-        response
-    }
 }

@@ -1,6 +1,6 @@
 //! Which of the recorded reviews a command is about, as the command line says.
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use clap::Args;
 
@@ -71,18 +71,74 @@ pub fn moment(text: &str) -> Result<SystemTime, String> {
 }
 
 fn before(text: &str, now: SystemTime) -> Result<SystemTime, String> {
-    if let Ok(moment) = humantime::parse_rfc3339(text) {
-        return Ok(moment);
+    let text = text.trim();
+    let day = || named_day(text, now);
+    let ago = || {
+        let ago = text.strip_suffix("ago").unwrap_or(text).trim_end();
+        now.checked_sub(Period::parse(ago).ok()?.0)
+    };
+    time(text).or_else(day).or_else(ago).ok_or_else(|| {
+        "write a time like `2026-10-01T12:00:00Z`, `2026-10-01 12:00` (UTC) or `2026-10-01`, `today` or `yesterday` (UTC), or how long ago like `7d`"
+            .to_owned()
+    })
+}
+
+/// A date with or without a time, in UTC unless it says how far from it.
+fn time(text: &str) -> Option<SystemTime> {
+    let (clock, ahead) = split_offset(text);
+    let mut clock = clock.replacen(' ', "T", 1);
+    match clock.len() {
+        10 => clock.push_str("T00:00:00"),
+        16 => clock.push_str(":00"),
+        _ => {}
     }
-    if let Ok(midnight) = humantime::parse_rfc3339(&format!("{text}T00:00:00Z")) {
-        return Ok(midnight);
+    let moment = humantime::parse_rfc3339(&(clock + "Z")).ok()?;
+    match ahead {
+        Ahead::East(by) => moment.checked_sub(by),
+        Ahead::West(by) => moment.checked_add(by),
     }
-    let ago = Period::parse(text).ok();
-    ago.and_then(|Period(ago)| now.checked_sub(ago))
-        .ok_or_else(|| {
-            "write a time in UTC like `2026-10-01T12:00:00Z` or `2026-10-01`, or how long ago like `7d`"
-                .to_owned()
-        })
+}
+
+/// How far a clock is from UTC.
+enum Ahead {
+    East(Duration),
+    West(Duration),
+}
+
+fn split_offset(text: &str) -> (&str, Ahead) {
+    let none = Ahead::East(Duration::ZERO);
+    if let Some(clock) = text.strip_suffix(['Z', 'z']) {
+        return (clock, none);
+    }
+    // The sign of an offset comes behind the date, which has hyphens too.
+    let sign = text.get(10..).and_then(|rest| rest.rfind(['+', '-']));
+    let Some((clock, offset)) = sign.map(|at| text.split_at(at + 10)) else {
+        return (text, none);
+    };
+    let by = |digits: &str| {
+        let (hours, minutes) = digits
+            .split_once(':')
+            .or_else(|| digits.split_at_checked(2))?;
+        let minutes = hours.parse::<u64>().ok()? * 60 + minutes.parse::<u64>().ok()?;
+        Some(Duration::from_secs(minutes * 60))
+    };
+    match (by(&offset[1..]), offset.starts_with('+')) {
+        (Some(by), true) => (clock.trim_end(), Ahead::East(by)),
+        (Some(by), false) => (clock.trim_end(), Ahead::West(by)),
+        (None, _) => (text, none),
+    }
+}
+
+/// The beginning of a day that has a name, in UTC.
+fn named_day(text: &str, now: SystemTime) -> Option<SystemTime> {
+    const DAY: u64 = 24 * 3600;
+    let today = now.duration_since(SystemTime::UNIX_EPOCH).ok()?.as_secs() / DAY;
+    let day = match text {
+        "today" => today,
+        "yesterday" => today.checked_sub(1)?,
+        _ => return None,
+    };
+    SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(day * DAY))
 }
 
 /// Reads one pattern of a list.
@@ -95,8 +151,6 @@ pub fn pattern(text: &str) -> Result<String, String> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use rstest::rstest;
 
     use super::*;
@@ -108,7 +162,14 @@ mod tests {
     #[rstest]
     #[case("2026-10-01T12:00:00Z", "2026-10-01T12:00:00Z")]
     #[case("2026-10-01", "2026-10-01T00:00:00Z")]
+    #[case("2026-10-01T12:00", "2026-10-01T12:00:00Z")]
+    #[case("2026-10-01 12:00:30.5", "2026-10-01T12:00:30.5Z")]
+    #[case("2026-10-01T12:00:00+02:00", "2026-10-01T10:00:00Z")]
+    #[case("2026-10-01 12:00 -0530", "2026-10-01T17:30:00Z")]
+    #[case("today", "2026-10-08T00:00:00Z")]
+    #[case("yesterday", "2026-10-07T00:00:00Z")]
     #[case("7d", "2026-10-01T08:30:00Z")]
+    #[case("10m ago", "2026-10-08T08:20:00Z")]
     #[case("1h30m", "2026-10-08T07:00:00Z")]
     #[case("0s", "2026-10-08T08:30:00Z")]
     fn a_moment_is_a_time_or_how_long_ago(#[case] text: &str, #[case] moment: &str) {
@@ -116,8 +177,8 @@ mod tests {
     }
 
     #[rstest]
-    #[case("yesterday")]
-    #[case("2026-10-01T12:00:00+02:00")]
+    #[case("last week")]
+    #[case("2026-10-01T12:00:00+2")]
     #[case("2026-13-01")]
     #[case("-7d")]
     #[case("")]

@@ -74,7 +74,7 @@ impl AuditVectors {
             errors,
             dropped: table.counters(
                 "audit_dropped_total",
-                "Audit events that are lost to a sink, by reason: write, backlog, closed, spool_full, rejected.",
+                "Audit events that are lost to a sink, by reason: write, backlog, closed, spool_full, spool_damaged, rejected.",
                 &["sink", "reason"],
             )?,
             waiting: table.gauges(

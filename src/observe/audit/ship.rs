@@ -133,7 +133,9 @@ impl Receiver {
         let again = [StatusCode::REQUEST_TIMEOUT, StatusCode::TOO_MANY_REQUESTS];
         if status == StatusCode::PAYLOAD_TOO_LARGE {
             Attempt::TooLarge
-        } else if status.is_server_error() || again.contains(&status) {
+        } else if status.is_server_error() || again.contains(&status) || is_of_the_way(status) {
+            let to = head.headers.get(LOCATION).and_then(|to| to.to_str().ok());
+            let text = to.map_or(text, |to| format!("it redirects to {to}"));
             let pause = head.headers.get(RETRY_AFTER);
             let pause = pause.and_then(|value| value.to_str().ok()?.parse().ok());
             Attempt::Later {
@@ -141,8 +143,6 @@ impl Receiver {
                 pause: pause.map(Duration::from_secs),
             }
         } else {
-            let to = head.headers.get(LOCATION).and_then(|to| to.to_str().ok());
-            let text = to.map_or(text, |to| format!("it redirects to {to}"));
             Attempt::Refused(Refused { status, text })
         }
     }
@@ -262,6 +262,19 @@ impl Shipper {
             () = self.stop.cancelled() => {}
         }
     }
+}
+
+/// Whether an answer is about how it was asked and not about the events: credentials and addresses
+/// are mended by people, and what was recorded meanwhile must not be lost to that.
+fn is_of_the_way(status: StatusCode) -> bool {
+    const OF_THE_WAY: [StatusCode; 5] = [
+        StatusCode::UNAUTHORIZED,
+        StatusCode::FORBIDDEN,
+        StatusCode::NOT_FOUND,
+        StatusCode::METHOD_NOT_ALLOWED,
+        StatusCode::PROXY_AUTHENTICATION_REQUIRED,
+    ];
+    status.is_redirection() || OF_THE_WAY.contains(&status)
 }
 
 fn later(why: String) -> Attempt {

@@ -5,25 +5,22 @@
 //! whose answer was lost.
 
 use std::collections::VecDeque;
-use std::fs::{self, File};
-use std::io::{self, ErrorKind, Read, Seek, SeekFrom};
-use std::os::unix::fs::DirBuilderExt;
+use std::fs;
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 
 use super::meters::{Loss, SinkMeters, SpoolMeters};
+use super::segments::{
+    SEGMENT, count, first_lines, is_gone, make, newlines, note, noted, read, segment_path,
+};
 use super::whole::{Appended, Durability, WholeLines, sync_directory};
 use super::writer::Destination;
 
-const SEGMENT: &str = ".ndjson";
-/// Holds the segment and the offset up to which events were taken.
-const TAKEN: &str = "taken";
 /// So many segments make up a full spool, so that one of them is a small part.
 const SEGMENTS: u64 = 16;
-/// Bytes of one batch. Loki takes 4 MiB.
-const BATCH_BYTES: u64 = 1 << 20;
 
 /// A spool. One end takes lines, the other gives batches.
 pub(super) struct Spool {
@@ -75,14 +72,23 @@ impl Loss for Full {
     }
 }
 
+#[derive(Debug, thiserror::Error)]
+#[error("a part of the spool was deleted or cut by another process: {0}")]
+struct Damaged(String);
+
+impl Loss for Damaged {
+    fn reason(&self) -> &'static str {
+        "spool_damaged"
+    }
+}
+
 impl Spool {
     /// Opens the spool in a directory, which is made for its owner alone. Reads what is there.
     ///
     /// # Errors
     /// When a file cannot be read, naming the directory.
     pub fn open(directory: &Path, limit: u64, sink: Arc<SinkMeters>) -> io::Result<Self> {
-        let mut builder = fs::DirBuilder::new();
-        builder.recursive(true).mode(0o700).create(directory)?;
+        make(directory)?;
         let (first, mut taken) = noted(directory);
         let mut ids = Vec::new();
         for entry in fs::read_dir(directory)? {
@@ -157,7 +163,13 @@ impl Spool {
                     continue;
                 }
             };
-            let lines = read(&segment_path(&self.directory, id), from, bytes, most)?;
+            let lines = match read(&segment_path(&self.directory, id), from, bytes, most) {
+                Err(error) if is_gone(&error) => {
+                    self.give_up(id, &error)?;
+                    continue;
+                }
+                read => read?,
+            };
             return Ok(Some(Batch {
                 segment: id,
                 end: from + lines.len() as u64,
@@ -192,6 +204,21 @@ impl Spool {
         noted
     }
 
+    /// Goes on behind a segment that somebody else deleted or cut: what it held is lost.
+    fn give_up(&self, id: u64, error: &io::Error) -> io::Result<()> {
+        make(&self.directory)?;
+        let mut state = self.state();
+        state.under_way = None;
+        if state.segments.front().is_none_or(|front| front.id != id) {
+            return Ok(());
+        }
+        let lost = state.segments.front().map_or(0, |front| front.events);
+        let forgotten = self.forget_front(&mut state);
+        self.sink.lost(lost, &Damaged(error.to_string()));
+        self.measure(&state);
+        forgotten
+    }
+
     fn forget_front(&self, state: &mut State) -> io::Result<()> {
         let Some(front) = state.segments.pop_front() else {
             return Ok(());
@@ -202,7 +229,10 @@ impl Spool {
         state.taken = 0;
         // Noted first: a segment that is still there is then known to be taken.
         note(&self.directory, front.id + 1, 0)?;
-        fs::remove_file(segment_path(&self.directory, front.id))
+        match fs::remove_file(segment_path(&self.directory, front.id)) {
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+            removed => removed,
+        }
     }
 
     /// Adds lines, to as many segments as they fill.
@@ -309,76 +339,5 @@ impl State {
 impl Destination for Arc<Spool> {
     fn append(&mut self, lines: &[u8], durability: Durability) -> Appended {
         Spool::append(self, lines, durability)
-    }
-}
-
-fn segment_path(directory: &Path, id: u64) -> PathBuf {
-    directory.join(format!("{id:020}{SEGMENT}"))
-}
-
-/// The segment and the offset up to which events were taken.
-fn noted(directory: &Path) -> (u64, u64) {
-    let text = fs::read_to_string(directory.join(TAKEN)).unwrap_or_default();
-    let mut numbers = text.split_whitespace().map_while(|word| word.parse().ok());
-    (
-        numbers.next().unwrap_or_default(),
-        numbers.next().unwrap_or_default(),
-    )
-}
-
-fn note(directory: &Path, segment: u64, offset: u64) -> io::Result<()> {
-    let new = directory.join("taken.new");
-    fs::write(&new, format!("{segment} {offset}\n"))?;
-    fs::rename(new, directory.join(TAKEN))
-}
-
-fn count(path: &Path, from: u64) -> io::Result<u64> {
-    let mut file = File::open(path)?;
-    file.seek(SeekFrom::Start(from))?;
-    let (mut chunk, mut events) = (vec![0; 64 << 10], 0);
-    loop {
-        match file.read(&mut chunk)? {
-            0 => return Ok(events),
-            length => events += newlines(&chunk[..length]),
-        }
-    }
-}
-
-fn newlines(lines: &[u8]) -> u64 {
-    lines.iter().filter(|byte| **byte == b'\n').count() as u64
-}
-
-/// How many bytes of lines make up at most so many bytes, or one line.
-fn first_lines(lines: &[u8], most: u64) -> usize {
-    let most = usize::try_from(most).unwrap_or(usize::MAX);
-    let Some(within) = lines.get(..most) else {
-        return lines.len();
-    };
-    let last = within.iter().rposition(|byte| *byte == b'\n');
-    let next = || lines.iter().position(|byte| *byte == b'\n');
-    last.or_else(next).map_or(lines.len(), |at| at + 1)
-}
-
-/// Whole lines between two offsets: at most so many, and not many bytes unless one line has them.
-fn read(path: &Path, from: u64, to: u64, most: usize) -> io::Result<Vec<u8>> {
-    let mut file = File::open(path)?;
-    file.seek(SeekFrom::Start(from))?;
-    let mut lines = Vec::new();
-    let mut bytes = BATCH_BYTES.min(to - from);
-    loop {
-        let missing = bytes - lines.len() as u64;
-        (&mut file).take(missing).read_to_end(&mut lines)?;
-        let mut ends = lines.iter().enumerate().filter(|(_, byte)| **byte == b'\n');
-        let end = ends.by_ref().take(most).last().map(|(at, _)| at + 1);
-        match end {
-            Some(end) => {
-                lines.truncate(end);
-                return Ok(lines);
-            }
-            None if bytes < to - from && lines.len() as u64 == bytes => {
-                bytes = (bytes * 2).min(to - from);
-            }
-            None => return Err(ErrorKind::UnexpectedEof.into()),
-        }
     }
 }

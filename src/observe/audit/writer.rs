@@ -19,8 +19,12 @@ use super::whole::{Appended, Durability};
 
 /// How long lines that nobody waits for are gathered.
 const EVERY: Duration = Duration::from_millis(100);
-/// So many bytes of them are written at once.
-const EARLY: usize = 1 << 20;
+/// So many bytes of lines are written at once. More would leave the processor's cache before that.
+const EARLY: usize = 256 << 10;
+/// How long lines that are waited for may be gathered, if the last write took as long.
+const GATHERED: Duration = Duration::from_millis(4);
+/// When no line has come for so long, those that are there are written.
+const QUIET: Duration = Duration::from_micros(500);
 /// How many bytes may wait in memory.
 const MOST: usize = 16 << 20;
 /// A sink without work is looked after this often.
@@ -106,6 +110,11 @@ struct Queue {
     waiting: Vec<Waiting>,
     on_disk: bool,
     closed: bool,
+    /// How many reviews wait once all have come that came last time.
+    expected: usize,
+    last_write: Duration,
+    /// The last group's buffer, emptied.
+    spare: Vec<u8>,
 }
 
 struct Waiting {
@@ -170,6 +179,7 @@ impl Writer {
             let (tell, told) = oneshot::channel();
             wake |= queue.waiting.is_empty();
             queue.waiting.push(Waiting { end, tell });
+            wake |= queue.waiting.len() == queue.expected;
             Given::Waits(told)
         };
         self.shared.meters.waiting.inc();
@@ -261,9 +271,13 @@ impl Shared {
             }
             (queue, _) = self.wait(queue, left);
         }
+        if queue.on_disk {
+            queue = self.gather(queue);
+        }
         let on_disk = std::mem::take(&mut queue.on_disk);
+        let spare = std::mem::take(&mut queue.spare);
         Some(Group {
-            lines: std::mem::take(&mut queue.lines),
+            lines: std::mem::replace(&mut queue.lines, spare),
             events: std::mem::take(&mut queue.events),
             waiting: std::mem::take(&mut queue.waiting),
             durability: match on_disk {
@@ -271,6 +285,21 @@ impl Shared {
                 false => Durability::Written,
             },
         })
+    }
+
+    /// Waits, for a moment, for the reviews that will wait for the disk too. One that was told comes
+    /// back with its caller's next, and a disk takes as long for many lines as for one.
+    fn gather<'q>(&self, mut queue: MutexGuard<'q, Queue>) -> MutexGuard<'q, Queue> {
+        let until = Instant::now() + queue.last_write.min(GATHERED);
+        while queue.waiting.len() < queue.expected && queue.lines.len() < EARLY && !queue.closed {
+            let there = queue.events;
+            let left = until.saturating_duration_since(Instant::now());
+            (queue, _) = self.wait(queue, left.min(QUIET));
+            if left.is_zero() || queue.events == there {
+                break;
+            }
+        }
+        queue
     }
 
     fn wait<'q>(
@@ -284,10 +313,17 @@ impl Shared {
     }
 
     fn write(&self, group: Group) {
+        let mut group = group;
         let started = Instant::now();
         let appended = locked(&self.to).append(&group.lines, group.durability);
-        self.meters.wrote(started.elapsed());
+        let took = started.elapsed();
+        self.meters.wrote(took);
         self.meters.waiting.sub(group.events as i64);
+        let lost = match &appended.error {
+            None => 0,
+            Some(_) => line_ends(&group.lines[appended.whole..]),
+        };
+        self.next_will_be(&mut group, took);
         let Some(error) = appended.error else {
             self.meters.recovered();
             for waiting in group.waiting {
@@ -296,10 +332,7 @@ impl Shared {
             return;
         };
         let failure = Failure::from(error);
-        let lost = group.lines[appended.whole..]
-            .iter()
-            .filter(|byte| **byte == b'\n');
-        self.meters.failed(lost.count() as u64, &failure);
+        self.meters.failed(lost, &failure);
         for waiting in group.waiting {
             let _ = waiting.tell.send(match waiting.end <= appended.whole {
                 true => Ok(()),
@@ -307,6 +340,24 @@ impl Shared {
             });
         }
     }
+}
+
+impl Shared {
+    /// Notes what the next group may be like, and gives it this one's buffer.
+    fn next_will_be(&self, group: &mut Group, took: Duration) {
+        let mut lines = std::mem::take(&mut group.lines);
+        lines.clear();
+        lines.shrink_to(2 * EARLY);
+        let mut queue = locked(&self.queue);
+        queue.spare = lines;
+        queue.last_write = took;
+        queue.expected = group.waiting.len() + queue.waiting.len();
+    }
+}
+
+fn line_ends(lines: &[u8]) -> u64 {
+    let ends = lines.iter().filter(|byte| **byte == b'\n');
+    ends.count() as u64
 }
 
 impl Loss for Failure {

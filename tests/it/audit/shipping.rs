@@ -155,6 +155,10 @@ async fn what_was_answered_is_shipped_after_a_kill() {
 #[case::too_many(|_| with_retry_after(429))]
 #[case::timeout(|_| Reply::text(408, "text/plain", "slow"))]
 #[case::hangs_up(|_| Reply::HangUp)]
+#[case::credentials_that_are_refused(|_| with_retry_after(401))]
+#[case::access_that_is_refused(|_| with_retry_after(403))]
+#[case::an_address_that_is_not_there(|_| with_retry_after(404))]
+#[case::a_redirection(|_| with_retry_after(302))]
 #[tokio::test]
 async fn what_is_not_taken_now_is_sent_again(#[case] first: fn(usize) -> Reply) {
     let receiver = Receiver::moody(move |number| (number < 3).then(|| first(number))).await;

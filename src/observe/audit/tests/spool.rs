@@ -128,3 +128,16 @@ fn a_line_that_never_fits_is_not_taken() {
     let appended = Arc::clone(&spool).append(&line, Durability::Written);
     assert!(appended.whole == 0 && appended.error.is_some());
 }
+
+#[test]
+fn what_somebody_deletes_from_a_spool_is_counted_and_holds_up_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let (spool, registry) = open(&directory.path().join("spool"), 1 << 20);
+    add(&spool, &numbered(0..3));
+    std::fs::remove_dir_all(directory.path().join("spool")).unwrap();
+    assert_eq!(drain(&spool, 7), "");
+    let lost = metric(&registry, "audit_dropped_total", "spool_damaged");
+    assert_eq!(lost, 3.0);
+    add(&spool, &numbered(3..6));
+    assert_eq!(drain(&spool, 7), numbered(3..6));
+}

@@ -1,6 +1,9 @@
 use std::io::{self, ErrorKind};
+use std::iter;
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::Duration;
 
 use super::super::Mode;
 use super::super::whole::{Appended, Durability};
@@ -69,6 +72,24 @@ fn reviews_that_come_while_the_disk_is_busy_share_the_next_write() {
             (rest, Durability::OnDisk)
         ]
     );
+}
+
+#[test]
+fn reviews_that_come_back_together_share_a_write_again() {
+    let (disk, written, begins, tell) = disk();
+    let (writer, _thread) = Writer::start(disk, meters().0).unwrap();
+    let give = || writer.give(b"{}\n", Mode::BlockingStrict);
+    let first = give();
+    begins.recv().unwrap();
+    let others: Vec<_> = (1..8).map(|_| give()).collect();
+    // A disk that takes a while: so long may be waited for the next group.
+    thread::sleep(Duration::from_millis(20));
+    tell.send(usize::MAX).unwrap();
+    assert!(told(first).is_ok());
+    let all = iter::once(give()).chain(others);
+    tell.send(usize::MAX).unwrap();
+    assert!(all.map(told).all(|done| done.is_ok()));
+    assert_eq!(written.lock().unwrap().len(), 2);
 }
 
 #[test]
