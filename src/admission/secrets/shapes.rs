@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::sync::LazyLock;
 
 use aho_corasick::AhoCorasick;
-use regex::Regex;
+use regex::bytes::{Regex, RegexBuilder};
 
 /// One of these stands in every text that holds a secret of a known shape. Looking for them costs
 /// a fraction of what the expressions cost.
@@ -219,7 +219,9 @@ impl Shapes {
             let text = parts.iter().fold(text.to_owned(), |text, (name, part)| {
                 text.replace(name, part)
             });
-            Regex::new(&text).map_err(|e| e.to_string())
+            // What stands around a secret is ASCII, and classes of all of Unicode take a megabyte.
+            let built = RegexBuilder::new(&text).unicode(false).build();
+            built.map_err(|e| e.to_string())
         };
         Ok(Self {
             marks: marks.map_err(|e| e.to_string())?,
@@ -255,9 +257,13 @@ pub(super) fn find(text: &str) -> Vec<Range<usize>> {
     }
     let mut found = Vec::new();
     for expression in &shapes.expressions {
-        for captures in expression.captures_iter(text) {
+        for captures in expression.captures_iter(text.as_bytes()) {
             found.extend(captures.iter().skip(1).flatten().map(|group| group.range()));
         }
+    }
+    // No character is torn, whatever an expression took of it.
+    for range in &mut found {
+        *range = text.floor_char_boundary(range.start)..text.ceil_char_boundary(range.end);
     }
     found.sort_unstable_by_key(|range| range.start);
     let mut apart: Vec<Range<usize>> = Vec::new();

@@ -1,5 +1,7 @@
 use std::path::Path;
 
+use proptest::prelude::*;
+use proptest::sample;
 use rstest::rstest;
 use serde_json::Value;
 
@@ -113,6 +115,7 @@ fn what_the_policy_takes_for_none_is_left_alone(#[case] case: &str) {
 #[case("git clone https://me:p@ss:w0rd@host/x", "git clone https://*@host/x")]
 #[case("a hf_FAKEfakeFAKEfakeFAKEfake, hf_FAKEfakeFAKEfakeFAKEfake", "a *, *")]
 #[case("é hf_FAKEfakeFAKEfakeFAKEfake é", "é * é")]
+#[case("tool --password pässwörtchen é", "tool --password * é")]
 #[case(
     "python train.py --tokens 5 --passwordless",
     "python train.py --tokens 5 --passwordless"
@@ -124,6 +127,17 @@ fn only_the_secret_part_of_a_command_is_taken(#[case] text: &str, #[case] expect
     }
     assert_eq!(left, expected);
 }
+
+proptest! {
+    #[test]
+    fn no_character_is_torn(before in "\\PC{0,8}", value in "\\PC{0,12}", mark in sample::select(MARKS)) {
+        let text = format!("{before}{mark}={value} --password {value}://{value}@{before}");
+        for range in find(&text) {
+            prop_assert!(text.get(range).is_some());
+        }
+    }
+}
+
 #[rstest]
 #[case(
     "docker pull r.example/x@sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
