@@ -3,10 +3,11 @@
 //! together: what is found here is a guess.
 
 use std::collections::{HashMap, VecDeque};
-use std::hash::{BuildHasher, Hash, Hasher, RandomState};
+use std::hash::{BuildHasher, Hash, Hasher};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
+use foldhash::quality::RandomState;
 use serde_json::{Map, Value};
 
 use crate::admission::review::Review;
