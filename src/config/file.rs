@@ -13,10 +13,9 @@ use serde::Deserialize;
 use serde::de::{self, Deserializer, MapAccess, Visitor, value::MapAccessDeserializer};
 
 use super::Document;
-use super::audit::Sink;
 use super::defaults;
 use super::plugin::{Basic, Match, PluginEntry};
-use super::recording::AuditRule;
+use super::recording::Audit;
 use super::tracing::Tracing;
 use super::units::{ByteCount, Expiry, Period};
 
@@ -203,38 +202,6 @@ pub struct Metrics {
     /// together. Without it, none are.
     #[schemars(extend("examples" = [100]))]
     pub projects: Option<u16>,
-}
-
-/// The record of each decision.
-#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Audit {
-    /// How much of a review is recorded.
-    #[schemars(extend("default" = "Patch"))]
-    pub level: Option<AuditLevel>,
-    /// How much of some reviews is recorded; the first rule that fits holds, else `level`.
-    #[serde(default)]
-    pub rules: Vec<AuditRule>,
-    /// More places of a spec that are secret, as JSON Pointers in which `*` is any name or index.
-    #[serde(default)]
-    #[schemars(extend("examples" = [["/configuration/tags/ticket", "/configuration/labels/*"]]))]
-    pub redact: Vec<String>,
-    /// Where records go. Without any, they go to standard output.
-    #[serde(default)]
-    pub sinks: Vec<Sink>,
-}
-
-/// How much of a review is recorded.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
-pub enum AuditLevel {
-    /// Nothing.
-    None,
-    /// Who asked for what, and each plugin's verdict.
-    Metadata,
-    /// Also what each plugin changed.
-    Patch,
-    /// Also the spec, without its secrets.
-    Spec,
 }
 
 /// Who is exempt from which plugins, why and until when.

@@ -1,15 +1,47 @@
-//! What is recorded of which reviews, and what of it is secret: the keys `level`, `rules` and
-//! `redact` of `audit`.
+//! `audit` as typed, and what of it says what is recorded of which reviews and what of it is secret:
+//! the keys `level`, `rules` and `redact`.
 
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::file::{Audit, AuditLevel};
+use super::audit::Sink;
 use super::notes::Notes;
 use super::places::{item, member};
 use super::plugin::Match;
 use crate::admission::secrets::{Secrets, shapes};
 use crate::observe::record::{Level, LevelRule, Recording};
+
+/// The record of each decision.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Audit {
+    /// How much of a review is recorded.
+    #[schemars(extend("default" = "Patch"))]
+    pub level: Option<AuditLevel>,
+    /// How much of some reviews is recorded; the first rule that fits holds, else `level`.
+    #[serde(default)]
+    pub rules: Vec<AuditRule>,
+    /// More places of a spec that are secret, as JSON Pointers in which `*` is any name or index.
+    #[serde(default)]
+    #[schemars(extend("examples" = [["/configuration/tags/ticket", "/configuration/labels/*"]]))]
+    pub redact: Vec<String>,
+    /// Where records go. Without any, they go to standard output.
+    #[serde(default)]
+    pub sinks: Vec<Sink>,
+}
+
+/// How much of a review is recorded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+pub enum AuditLevel {
+    /// Nothing.
+    None,
+    /// Who asked for what, and each plugin's verdict.
+    Metadata,
+    /// Also what each plugin changed.
+    Patch,
+    /// Also the spec, without its secrets.
+    Spec,
+}
 
 /// How much is recorded of some reviews.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]

@@ -12,7 +12,7 @@ use super::file::{self, LogFormat, LogLevel};
 use super::notes::Notes;
 use super::places::item;
 use super::units::{ByteCount, Period};
-use super::{Loaded, Problem, Problems, chain, defaults};
+use super::{Loaded, Problem, Problems, chain, defaults, recording};
 use crate::admission::chain::Chain;
 use crate::observe::audit;
 use crate::observe::logs::Format;
@@ -318,7 +318,7 @@ impl Notes {
         names
     }
 
-    fn audit(&mut self, audit: &file::Audit) -> audit::Settings {
+    fn audit(&mut self, audit: &recording::Audit) -> audit::Settings {
         let sinks = self.sinks(&audit.sinks);
         audit::Settings { sinks }
     }

@@ -9,8 +9,9 @@ use std::time::Duration;
 use rstest::rstest;
 
 use super::audit::SinkMode;
-use super::file::{AuditLevel, Tls};
+use super::file::Tls;
 use super::plugin::{KindName, Mode, OnConflict, PluginEntry};
+use super::recording::AuditLevel;
 use super::units::{ByteCount, Expiry, Period};
 use super::*;
 

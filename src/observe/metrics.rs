@@ -3,7 +3,7 @@
 
 mod plugins;
 mod projects;
-mod table;
+pub(super) mod table;
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -16,7 +16,6 @@ use prometheus::{
 use super::audit::AuditVectors;
 pub use plugins::PluginMetrics;
 pub use table::Described;
-pub(super) use table::Table;
 
 use super::traces::meters::TraceMeters;
 use super::workers::WorkerVectors;
@@ -24,6 +23,7 @@ use crate::admission::chain::Member;
 use crate::admission::review::Kind;
 use plugins::PluginVectors;
 use projects::Projects;
+use table::Table;
 
 /// Up to the 8 s after which the dstack server gives up, and finer where it is about to.
 const BUCKETS: [f64; 17] = [

@@ -2,7 +2,7 @@
 
 use prometheus::{HistogramVec, IntCounterVec, IntGaugeVec};
 
-use super::metrics::Table;
+use super::metrics::table::Table;
 
 /// Importing dstack alone takes about a second; a worker that is not ready after a minute is given up.
 const START_BUCKETS: [f64; 9] = [0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 60.0];

@@ -18,7 +18,7 @@ use super::breaker::{self, Attempt, Breaker};
 use crate::admission::trace::{SpanId, TRACEPARENT, TRACESTATE, Trace};
 use crate::admission::verdict::{Budget, Call, Fault, FaultKind};
 use crate::identity::outgoing::{
-    self, ClientCert, Credentials, HttpsClient, address, authorization,
+    self, ClientCert, Credentials, HttpsClient, address, authorization, causes,
 };
 
 /// Tells a plugin how long its answer is waited for, in milliseconds.
@@ -250,14 +250,4 @@ fn cause<'e, E: Error + 'static>(error: &'e (dyn Error + 'static)) -> Option<&'e
         };
     }
     found
-}
-
-fn causes(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(error) = next {
-        text = format!("{text}: {error}");
-        next = error.source();
-    }
-    text
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
 
-use super::super::metrics::Table;
+use super::super::metrics::table::Table;
 
 /// From a write to the page cache to a disk that takes as long as the dstack server waits.
 const BUCKETS: [f64; 12] = [

@@ -19,7 +19,7 @@ use super::meters::{Loss, SinkMeters};
 use super::push::Format;
 use super::spool::{Batch, Spool};
 use crate::identity::outgoing::{
-    self, ClientCert, Credentials, HttpsClient, address, authorization,
+    self, ClientCert, Credentials, HttpsClient, address, authorization, causes,
 };
 
 /// Where a sink's events go.
@@ -293,14 +293,4 @@ fn one_line(text: &[u8]) -> String {
     let text = String::from_utf8_lossy(text);
     let text = text.chars().map(|c| if c.is_control() { ' ' } else { c });
     text.take(200).collect::<String>().trim().to_owned()
-}
-
-fn causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(error) = next {
-        text = format!("{text}: {error}");
-        next = error.source();
-    }
-    text
 }

@@ -11,7 +11,7 @@ use prometheus::Registry;
 use tempfile::TempDir;
 
 use super::meters::{AuditVectors, SinkMeters};
-use crate::observe::metrics::Table;
+use crate::observe::metrics::table::Table;
 
 /// The handles of a sink that is called `sink`, and where they can be read.
 fn meters() -> (Arc<SinkMeters>, Registry) {

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use prometheus::{IntCounter, IntCounterVec, IntGauge};
 
-use super::super::metrics::Table;
+use super::super::metrics::table::Table;
 
 /// What is counted of spans.
 #[derive(Clone)]

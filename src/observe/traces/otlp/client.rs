@@ -17,7 +17,7 @@ use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceResponse
 use prost::Message;
 
 use super::super::{Compression, Header, Settings};
-use crate::identity::outgoing::{self, HttpsClient, authorization};
+use crate::identity::outgoing::{self, HttpsClient, authorization, causes};
 use crate::identity::{in_file, secret};
 
 /// What is read of an answer. It says how many spans were rejected and why, or less.
@@ -163,14 +163,4 @@ fn read(status: StatusCode, body: &[u8]) -> Answer {
 fn shown(text: &str) -> String {
     let plain = text.chars().map(|c| if c.is_control() { ' ' } else { c });
     plain.take(SHOWN).collect()
-}
-
-fn causes(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(error) = next {
-        text = format!("{text}: {error}");
-        next = error.source();
-    }
-    text
 }
