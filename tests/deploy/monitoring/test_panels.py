@@ -25,6 +25,7 @@ CALM = {
     ("overview", "Audit backlog"): "one event is written before the next",
     ("overview", "Audit spool"): "no sink needs one",
     ("overview", "Audit write time"): "of sinks that write in groups",
+    ("overview", "Traces"): "the feature otlp is off",
 }
 
 

@@ -238,6 +238,18 @@ def overview() -> Json:
             width=6,
         ),
         lines(
+            "Traces",
+            "Spans that the receiver of traces took, those that wait, and those that are lost, by reason. "
+            "None in a binary without the feature otlp.",
+            target(f"sum(increase({A}trace_spans_exported_total{{{MINE}}}[$__rate_interval]))", "taken"),
+            target(f"sum({A}trace_spans_waiting{{{MINE}}})", "wait"),
+            target(
+                f"sum by (reason) (increase({A}trace_spans_dropped_total{{{MINE}}}[$__rate_interval]))", "lost: {{reason}}"
+            ),
+            unit="short",
+            width=6,
+        ),
+        lines(
             "Memory",
             "Memory in RAM of each instance, and of its workers of Python plugins.",
             target(f"process_resident_memory_bytes{{{MINE}}}", "{{instance}}"),
