@@ -55,7 +55,7 @@ def base() -> Path:
         for old in root.parent.glob("machine-*"):
             shutil.rmtree(old)
         making = root.with_name("machine-making")
-        tools.run(["mmdebstrap", "--format=directory", *shape, tools.SUITE, making, tools.MIRROR])
+        tools.run(["mmdebstrap", "--format=directory", *shape, tools.SUITE, making, tools.mirror()])
         making.rename(root)
     return root
 

@@ -9,6 +9,7 @@ name. Nothing outside `target/images/` is written.
 from __future__ import annotations
 
 import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -20,7 +21,6 @@ DOCKER = ROOT / "docker"
 # Debian's current release: its Python is the one of the image, its Docker has BuildKit and a Compose that knows
 # `depends_on.required`. The older release beside it is the one of Rust's image.
 SUITE = "trixie"
-MIRROR = "http://deb.debian.org/debian"
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 # The machine's own CAs, and where they are in the images: what is reached may be behind a proxy that they vouch for.
 CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
@@ -60,6 +60,17 @@ class Missing(Exception):
     """A tool is not there; the text says how to install it."""
 
 
+def mirror() -> str:
+    """Where this machine takes Debian's packages from."""
+    codename = platform.freedesktop_os_release()["VERSION_CODENAME"]
+    shape = "$(SITE) $(RELEASE) $(COMPONENT)"
+    listed = run(["apt-get", "indextargets", "--no-release-info", "--format", shape, "Created-By: Packages"])
+    for site, release, component in map(str.split, listed.splitlines()):
+        if (release, component) == (codename, "main"):
+            return site
+    raise Missing(f"apt has no source of Debian's packages: `main` of {codename}")
+
+
 def require() -> None:
     """Fails, naming all that is missing, unless every tool is there."""
     missing = [name for name in PROGRAMS if shutil.which(name) is None]
@@ -80,7 +91,7 @@ def docker() -> Path:
     for folder in ("lists/partial", "cache/archives/partial", "unpacked"):
         (apt / folder).mkdir(parents=True)
     sources = apt / "debian.sources"
-    sources.write_text(f"Types: deb\nURIs: {MIRROR}\nSuites: {SUITE}\nComponents: main\nSigned-By: {KEYRING}\n")
+    sources.write_text(f"Types: deb\nURIs: {mirror()}\nSuites: {SUITE}\nComponents: main\nSigned-By: {KEYRING}\n")
     apt_get = [
         "apt-get",
         "-qq",
@@ -136,7 +147,7 @@ def _base(name: str, suite: str, packages: tuple[str, ...], trust: Path) -> Path
         unneeded = [f"--dpkgopt=path-exclude=/usr/share/{folder}/*" for folder in ("doc", "man", "locale")]
         languages = '--aptopt=Acquire::Languages "none"'
         shape = ["--variant=minbase", f"--include={','.join(packages)}", languages, *unneeded, *certificates]
-        run(["mmdebstrap", *shape, suite, making, MIRROR])
+        run(["mmdebstrap", *shape, suite, making, mirror()])
         making.rename(archive)
     return archive
 
