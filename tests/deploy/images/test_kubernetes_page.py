@@ -121,7 +121,8 @@ def test_the_chart_s_own_page_can_be_rendered(reader: Reader) -> None:
     command.remove("--create-namespace")
     command[command.index("--namespace")] = "-n"
     assert reader.cluster.render(command, walk.folder)
-    for starts, shown in (("credentials:", "quota-client"), ("config:", "claimName: audit")):
+    blocks = {"credentials:": "quota-client", "config:": "claimName: audit", "server:": "proxy-body-size: 4m"}
+    for starts, shown in blocks.items():
         walk.write(starts, "shown.yaml")
         rendered = reader.cluster.render([*command, "-f", "shown.yaml"], walk.folder)
         assert shown in yaml.safe_dump(rendered)
