@@ -155,11 +155,13 @@ class Receiver:
         self._server.server_close()
 
 
-def eventually(what: str, reached: Callable[[], bool], seconds: float = 30) -> None:
-    """Returns once a state is reached; fails saying which was not."""
+def eventually(
+    what: str, reached: Callable[[], bool], seconds: float = 30, naming: Callable[[], object] = lambda: None
+) -> None:
+    """Returns once a state is reached; fails saying which was not, and with what `naming` then gives."""
     deadline = time.monotonic() + seconds
     while not reached():
-        assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
+        assert time.monotonic() < deadline, f"not within {seconds} s: {what}; {naming()}"
         time.sleep(0.1)
 
 
