@@ -3,6 +3,7 @@
 //! A worker imports the plugin as the dstack server would and is asked over pipes that the plugin
 //! does not see. Whatever a plugin does to its process costs the review it is about, and no more.
 
+mod ending;
 mod environment;
 mod frames;
 mod host;

@@ -197,7 +197,7 @@ impl Install<'_> {
         let mut child = command
             .spawn()
             .map_err(|e| format!("{shown} cannot be started: {e}"))?;
-        let _group = Group::of(&child).map(Ending);
+        let _group = Group::of(&child).map(KilledOnDrop);
         let (out, err) = (child.stdout.take(), child.stderr.take());
         let work = async {
             let (out, err, status) = tokio::join!(self.log(out), self.log(err), child.wait());
@@ -243,9 +243,9 @@ fn words<'a>(words: &[&'a str]) -> Vec<&'a OsStr> {
 }
 
 /// Ends a process group when it is dropped.
-struct Ending(Group);
+struct KilledOnDrop(Group);
 
-impl Drop for Ending {
+impl Drop for KilledOnDrop {
     fn drop(&mut self) {
         self.0.kill();
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use prometheus::{Histogram, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec};
 
-use super::worker::Ending;
+use super::ending::Ending;
 
 /// The vectors, each with the label `plugin`.
 #[derive(Clone, Debug)]

@@ -11,11 +11,12 @@ use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
+use super::ending::Ending;
 use super::frames::{Answer, Ready};
 use super::meters::{Counted, PluginMeters};
 use super::output::Label;
 use super::process::Launch;
-use super::worker::{Channel, Ending, Lost, Memory, Process, Worker};
+use super::worker::{Channel, Lost, Memory, Process, Worker};
 use super::{Settings, StartError};
 use crate::admission::verdict::{Budget, Fault, FaultKind};
 use crate::plugins::breaker::{self, Breaker};

@@ -20,6 +20,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, MissedTickBehavior};
 
 use super::StartError;
+use super::ending::Ending;
 use super::frames::{Answer, Frames, Message, Ready, decode, frames};
 use super::meters::Counted;
 use super::output::{Label, Rate, Tail, drain, log};
@@ -33,46 +34,6 @@ const LEAVE_TIMEOUT: Duration = Duration::from_secs(2);
 const LAST_WORDS: Duration = Duration::from_millis(100);
 /// How often a worker's memory is looked at.
 const MEMORY_EVERY: Duration = Duration::from_secs(1);
-
-/// Why a worker ended or is to be replaced.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) enum Ending {
-    /// It ended by itself or broke the protocol.
-    Crash,
-    /// A review waited for it in vain.
-    Timeout,
-    /// It has answered as many reviews as it may.
-    Recycled,
-    /// It uses more memory than it may.
-    Memory,
-    /// It did not get ready.
-    Start,
-    /// It is no longer needed.
-    Stopped,
-}
-
-impl Ending {
-    /// Those after which another worker takes the place.
-    pub const RESTARTS: [Ending; 5] = [
-        Ending::Crash,
-        Ending::Timeout,
-        Ending::Recycled,
-        Ending::Memory,
-        Ending::Start,
-    ];
-
-    /// The `reason` label.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Ending::Crash => "crash",
-            Ending::Timeout => "timeout",
-            Ending::Recycled => "recycled",
-            Ending::Memory => "memory",
-            Ending::Start => "start",
-            Ending::Stopped => "stopped",
-        }
-    }
-}
 
 /// What everyone who has to do with a worker shares.
 #[derive(Debug)]
