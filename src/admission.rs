@@ -16,6 +16,7 @@ pub mod review;
 pub mod revision;
 pub mod run;
 pub mod schema;
+pub mod scope;
 pub mod secrets;
 pub mod text;
 pub mod trace;

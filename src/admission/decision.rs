@@ -287,22 +287,7 @@ mod tests {
     }
 
     fn part(plugin: &str, result: PartResult) -> Part {
-        Part {
-            member: 0,
-            plugin: plugin.into(),
-            phase: Phase::Mutating,
-            reinvoked: false,
-            span: None,
-            began: Duration::ZERO,
-            took: Duration::ZERO,
-            result,
-            patch: Vec::new(),
-            change: None,
-            exempt_until: None,
-            warnings: Vec::new(),
-            annotations: Vec::new(),
-            fired: Vec::new(),
-        }
+        Part::new(0, &plugin.into(), Phase::Mutating, result)
     }
 
     fn denied(plugin: &str, messages: &[&str]) -> Part {

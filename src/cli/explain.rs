@@ -12,7 +12,7 @@ use std::process::ExitCode;
 use self::search::{Search, Wanted};
 use super::replay::filter::Filter;
 use super::{ExplainArguments, Output, UNUSABLE, unusable};
-use crate::admission::chain::Globs;
+use crate::admission::scope::Globs;
 use crate::config;
 
 /// Explains. Exit code 1 when there is no such decision.

@@ -12,10 +12,11 @@ use super::places::{item, member};
 use super::plugin::{self, Match, PluginEntry};
 use super::{defaults, suggest};
 use crate::admission::chain::{
-    Chain, Exemption, FailurePolicy, Member, Mode, OnConflict, Phases, Reinvocation, Scope,
+    Chain, Exemption, FailurePolicy, Member, Mode, OnConflict, Phases, Reinvocation,
 };
 use crate::admission::protected::Grant;
 use crate::admission::review::Kind;
+use crate::admission::scope::Scope;
 use crate::plugins::cel::{CompileError, Conditions, Policy};
 use crate::plugins::library::{self, BuiltIn};
 use crate::plugins::python::Python;

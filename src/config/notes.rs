@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use super::places::member;
 use super::plugin::Match;
 use super::{Places, Problem};
-use crate::admission::chain::{Globs, Scope};
+use crate::admission::scope::{Globs, Scope};
 
 /// What is found on the way through a file.
 pub(super) struct Notes {

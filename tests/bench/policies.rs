@@ -108,20 +108,10 @@ fn the_record(c: &mut Criterion) {
     changed["configuration"]["max_price"] = 2.0.into();
     let changed = Arc::new(changed);
     let part = |result, patch, change| Part {
-        member: 0,
-        plugin: "cost".into(),
-        phase: Phase::Mutating,
-        reinvoked: false,
-        span: None,
-        began: Duration::ZERO,
         took: Duration::from_micros(100),
-        result,
         patch,
         change,
-        exempt_until: None,
-        warnings: Vec::new(),
-        annotations: Vec::new(),
-        fired: Vec::new(),
+        ..Part::new(0, &"cost".into(), Phase::Mutating, result)
     };
     let patch = diff(&came, &changed, Compare::Exactly);
     let change = Change {

@@ -14,11 +14,12 @@ use rstest::rstest;
 use serde_json::json;
 
 use super::*;
-use crate::admission::chain::{Exemption, Globs, Phases, Scope};
+use crate::admission::chain::{Exemption, Phases};
 use crate::admission::decision::Overall;
 use crate::admission::patch;
 use crate::admission::protected::Grant;
 use crate::admission::review::{Kind, Spec};
+use crate::admission::scope::{Globs, Scope};
 use crate::admission::verdict::{Denial, Verdict};
 
 /// A plugin that is a function of what it is asked.

@@ -6,8 +6,8 @@ use std::time::SystemTime;
 use bytes::Bytes;
 
 use super::Filter;
-use crate::admission::chain::Globs;
 use crate::admission::review::Kind;
+use crate::admission::scope::Globs;
 use crate::observe::events::lines::{Line, Lines};
 use crate::observe::events::{About, Event};
 

@@ -4,8 +4,8 @@ use std::time::{Duration, SystemTime};
 
 use clap::Args;
 
-use crate::admission::chain::Globs;
 use crate::admission::review::Kind;
+use crate::admission::scope::Globs;
 use crate::cli::KindArgument;
 use crate::config::units::Period;
 

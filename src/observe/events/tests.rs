@@ -29,20 +29,11 @@ fn line(level: Level, stage: Stage) -> Vec<u8> {
         spec: Spec::parse(Bytes::from_static(text)).unwrap(),
     });
     let part = |plugin: &str, result, patch| Part {
-        member: 0,
-        plugin: plugin.into(),
-        phase: Phase::Mutating,
-        reinvoked: false,
-        span: None,
-        began: Duration::ZERO,
         took: Duration::from_millis(1),
-        result,
         patch: serde_json::from_value(patch).unwrap(),
-        change: None,
-        exempt_until: None,
         warnings: vec!["w".to_owned()],
         annotations: vec![("key".to_owned(), "value".to_owned())],
-        fired: Vec::new(),
+        ..Part::new(0, &plugin.into(), Phase::Mutating, result)
     };
     let denial = Denial {
         message: "no".to_owned(),

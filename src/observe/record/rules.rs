@@ -1,8 +1,8 @@
 //! How much is recorded of which review: rules as in the `audit.k8s.io` Policy, of which the first
 //! that fits holds.
 
-use crate::admission::chain::Scope;
 use crate::admission::review::Review;
+use crate::admission::scope::Scope;
 use crate::admission::secrets::Secrets;
 
 /// How much of a decision an audit event holds.
@@ -78,8 +78,8 @@ mod tests {
     use rstest::rstest;
 
     use super::*;
-    use crate::admission::chain::Globs;
     use crate::admission::review::{Kind, Spec};
+    use crate::admission::scope::Globs;
 
     fn rule(level: Level, kinds: &[Kind], users: &[&str], decisions: &[&'static str]) -> LevelRule {
         let scope = Scope {

@@ -23,23 +23,13 @@ fn decision(before: &Value, after: &Value, patch: Value) -> Decision {
     });
     let after = Arc::new(after.clone());
     let part = Part {
-        member: 0,
-        plugin: "cost".into(),
-        phase: Phase::Mutating,
-        reinvoked: false,
-        span: None,
-        began: Duration::ZERO,
         took: Duration::from_millis(1),
-        result: PartResult::Allowed,
         patch: serde_json::from_value(patch).unwrap(),
         change: Some(Change {
             before: Arc::clone(review.spec.value()),
             after: Arc::clone(&after),
         }),
-        exempt_until: None,
-        warnings: Vec::new(),
-        annotations: Vec::new(),
-        fired: Vec::new(),
+        ..Part::new(0, &"cost".into(), Phase::Mutating, PartResult::Allowed)
     };
     Decision::new(review, after, vec![part], Vec::new())
 }

@@ -1,5 +1,5 @@
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use bytes::Bytes;
 use serde_json::{Value, json};
@@ -12,20 +12,9 @@ const TOKEN: &str = "ghp_FAKEfakeFAKEfakeFAKEfakeFAKEfakeFAKE";
 
 fn part(plugin: &str, result: PartResult) -> Part {
     Part {
-        member: 0,
-        plugin: plugin.into(),
-        phase: Phase::Mutating,
-        reinvoked: false,
-        span: None,
-        began: Duration::ZERO,
-        took: Duration::ZERO,
-        result,
-        patch: Vec::new(),
-        change: None,
-        exempt_until: None,
         warnings: vec!["hunter2hunter2 is weak".to_owned()],
         annotations: vec![("saw".to_owned(), "hunter2hunter2".to_owned())],
-        fired: Vec::new(),
+        ..Part::new(0, &plugin.into(), Phase::Mutating, result)
     }
 }
 

@@ -1,7 +1,5 @@
 //! Recorded decisions and new ones, made by hand, and what their difference is.
 
-use std::time::Duration;
-
 use bytes::Bytes;
 use rstest::rstest;
 use serde_json::json;
@@ -23,20 +21,8 @@ fn then(name: &str, verdict: &str, patch: Value) -> Value {
 /// What a plugin says now.
 fn now(name: &str, result: PartResult, patch: Value) -> Part {
     Part {
-        member: 0,
-        plugin: name.into(),
-        phase: Phase::Mutating,
-        reinvoked: false,
-        span: None,
-        began: Duration::ZERO,
-        took: Duration::ZERO,
-        result,
         patch: serde_json::from_value(patch).unwrap(),
-        change: None,
-        exempt_until: None,
-        warnings: Vec::new(),
-        annotations: Vec::new(),
-        fired: Vec::new(),
+        ..Part::new(0, &name.into(), Phase::Mutating, result)
     }
 }
 
