@@ -6,7 +6,7 @@
 //! a channel.
 
 use std::io::{self, ErrorKind};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -34,11 +34,6 @@ const TEND_EVERY: Duration = Duration::from_secs(600);
 pub(super) trait Destination: Send {
     /// Adds whole lines, in order. Those that fit before an error stay.
     fn append(&mut self, lines: &[u8], durability: Durability) -> Appended;
-
-    /// Whether a review may add its line itself, because that takes no longer than asking a thread.
-    fn is_quick(&self) -> bool {
-        false
-    }
 
     /// Does what time brings.
     fn tend(&mut self) {}
@@ -150,11 +145,6 @@ impl Writer {
 
     /// Takes one line with its end. The mode says what is waited for.
     pub fn give(&self, line: &[u8], mode: Mode) -> Given {
-        if mode == Mode::Blocking
-            && let Some(done) = self.shared.write_here(line)
-        {
-            return Given::Done(done);
-        }
         let mut queue = locked(&self.shared.queue);
         let before = queue.lines.len();
         let full = before > 0 && before + line.len() > MOST;
@@ -217,37 +207,6 @@ struct Group {
 }
 
 impl Shared {
-    /// Writes one line where it is asked for, if nothing has to be waited for.
-    fn write_here(&self, line: &[u8]) -> Option<Result<(), Failure>> {
-        let mut to = match self.to.try_lock() {
-            Ok(to) => to,
-            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
-            Err(TryLockError::WouldBlock) => return None,
-        };
-        let nobody_waits = {
-            let queue = locked(&self.queue);
-            queue.lines.is_empty() && !queue.closed
-        };
-        if !nobody_waits || !to.is_quick() {
-            return None;
-        }
-        let started = Instant::now();
-        let appended = to.append(line, Durability::Written);
-        drop(to);
-        self.meters.wrote(started.elapsed());
-        Some(match appended.error {
-            None => {
-                self.meters.recovered();
-                Ok(())
-            }
-            Some(error) => {
-                let failure = Failure::from(error);
-                self.meters.failed(1, &failure);
-                Err(failure)
-            }
-        })
-    }
-
     /// Waits for lines. None when no more come.
     fn next_group(&self) -> Option<Group> {
         let mut queue = locked(&self.queue);
