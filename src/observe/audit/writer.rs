@@ -232,6 +232,11 @@ impl Shared {
         }
         if queue.on_disk {
             queue = self.gather(queue);
+        } else if !queue.waiting.is_empty() {
+            // Where processors are short, reviews that are nearly there come along.
+            drop(queue);
+            thread::yield_now();
+            queue = locked(&self.queue);
         }
         let on_disk = std::mem::take(&mut queue.on_disk);
         let spare = std::mem::take(&mut queue.spare);
