@@ -25,20 +25,19 @@ pub struct Rotation {
 
 /// After a beginning that failed, the next is tried this much later.
 const RETRY: Duration = Duration::from_secs(30);
-/// A write that took longer is a sign of a slow disk.
-const SLOW: Duration = Duration::from_millis(20);
 
 pub(super) struct AuditFile {
     path: PathBuf,
     rotation: Rotation,
     lines: WholeLines,
     identity: (u64, u64),
-    begun: SystemTime,
+    /// How old the file was when it was opened, and when that was: of this process's time, which
+    /// nobody sets back.
+    opened: (Duration, Instant),
     /// When a beginning is tried again that failed.
     not_before: Option<Instant>,
     /// Whether the log has been told that the file cannot be opened anew.
     astray: bool,
-    quick: bool,
     tidying: Sender<Keep>,
 }
 
@@ -58,10 +57,9 @@ impl AuditFile {
             rotation: rotation.clone(),
             identity: lines.identity()?,
             lines,
-            begun: SystemTime::now(),
+            opened: (Duration::ZERO, Instant::now()),
             not_before: None,
             astray: false,
-            quick: true,
             tidying,
         };
         file.begin_counting();
@@ -69,13 +67,14 @@ impl AuditFile {
         Ok(file)
     }
 
-    /// Reads off the file since when it is written.
+    /// Reads off the file since when it is written. One from the future is new.
     fn begin_counting(&mut self) {
         let born = fs::metadata(&self.path).and_then(|metadata| metadata.created());
-        self.begun = match self.lines.length {
-            0 => SystemTime::now(),
-            _ => born.unwrap_or_else(|_| SystemTime::now()),
+        let age = match (self.lines.length, born) {
+            (0, _) | (_, Err(_)) => Duration::ZERO,
+            (_, Ok(born)) => born.elapsed().unwrap_or_default(),
         };
+        self.opened = (age, Instant::now());
     }
 
     /// Makes sure that what is written stands at the path.
@@ -121,7 +120,8 @@ impl AuditFile {
         let rotation = &self.rotation;
         let (length, more) = (self.lines.length, more as u64);
         let large = rotation.max_size.is_some_and(|max| length + more > max);
-        let age = || self.begun.elapsed().unwrap_or_default();
+        let (age, opened) = self.opened;
+        let age = || age + opened.elapsed();
         let old = rotation.every.is_some_and(|every| age() >= every);
         self.lines.is_regular() && length > 0 && !self.astray && (large || old)
     }
@@ -164,7 +164,6 @@ impl AuditFile {
 
 impl Destination for AuditFile {
     fn append(&mut self, lines: &[u8], durability: Durability) -> Appended {
-        let started = Instant::now();
         if let Err(error) = self.follow() {
             return Appended::nothing(error);
         }
@@ -179,12 +178,7 @@ impl Destination for AuditFile {
                 Err(error) => Appended::nothing(error),
             };
         }
-        self.quick = started.elapsed() < SLOW;
         appended
-    }
-
-    fn is_quick(&self) -> bool {
-        self.quick && self.lines.is_regular()
     }
 
     fn tend(&mut self) {
