@@ -6,7 +6,7 @@ E2E := target/e2e/tests/bin/python
 CHART := target/e2e/chart/bin/python
 TOOLS := target/tools
 
-.PHONY: help build test test-quick test-rust test-otlp test-policies test-python test-e2e test-e2e-quick test-chart test-pages test-deploy test-monitoring test-images chart dashboards pictures specs lint demo docs bench bench-quick bench-python
+.PHONY: help build test test-quick test-rust test-otlp test-policies test-python test-e2e test-e2e-quick test-chart test-pages test-deploy test-monitoring test-images test-disks chart dashboards pictures specs lint demo docs bench bench-quick bench-python
 
 help: ## List the targets.
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 18
@@ -65,11 +65,16 @@ chart: ## Write the chart's schema, the tables of its README and the pod of docs
 	$(PYTHON) tests/e2e/environments.py chart
 	$(CHART) tests/deploy/chart/generate.py
 
-test-deploy: test-monitoring test-images ## What is deployed, built and run; as root, with Debian's packages that a missing one names.
+test-deploy: test-disks test-monitoring test-images ## What is deployed, built and run; as root, with Debian's packages that a missing one names.
 
 test-monitoring: build
 	$(PYTHON) tests/e2e/environments.py monitoring dstack-0.22.5
 	target/e2e/monitoring/bin/python -m pytest tests/deploy/monitoring
+
+test-disks: build ## The audit log on full, failing, still and slow disks, beside logrotate, and under a clock that is set.
+	$(PYTHON) tests/e2e/environments.py disks
+	@# What is mounted goes with the tests, even if they are killed.
+	unshare --mount target/e2e/disks/bin/python -m pytest tests/deploy/disks
 
 dashboards: ## Write the Grafana dashboards anew.
 	$(PYTHON) tests/deploy/monitoring/dashboards.py

@@ -3,7 +3,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use tokio::signal::unix::Signal;
 
@@ -22,6 +22,8 @@ use crate::server::Shared;
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 /// Made certificates are renewed and mended this often.
 const RENEW_EVERY: Duration = Duration::from_secs(3600);
+/// A wall clock that is so far from where it would have run to was set.
+const SET_BY: Duration = Duration::from_secs(60);
 
 /// What is watched.
 pub(super) struct Watch {
@@ -35,6 +37,8 @@ pub(super) struct Watch {
     pub traces: Arc<Traces>,
     /// The state of the inputs that is in force.
     pub known: [u8; 20],
+    /// As it was before the certificates were made that are in force.
+    pub clock: WallClock,
     pub bound: Bound,
 }
 
@@ -47,7 +51,7 @@ impl Watch {
         renew.tick().await;
         loop {
             let forced = tokio::select! {
-                _ = look.tick() => false,
+                _ = look.tick() => self.clock.was_set(),
                 _ = renew.tick() => true,
                 _ = hangup.recv() => true,
             };
@@ -114,6 +118,38 @@ impl Watch {
         blocking(move || put_in_force(settings, &shared, &sinks, &traces)).await?;
         remove_unused_environments(&state_dir).await;
         Ok(inputs)
+    }
+}
+
+/// The wall clock, by which certificates hold. A machine may start with a wrong one and be set right
+/// later, and what was made meanwhile holds at no time that clients know.
+pub(super) struct WallClock {
+    time: SystemTime,
+    at: Instant,
+}
+
+impl WallClock {
+    pub fn now() -> Self {
+        Self {
+            time: SystemTime::now(),
+            at: Instant::now(),
+        }
+    }
+
+    /// Whether it was set since this was last asked.
+    fn was_set(&mut self) -> bool {
+        let before = std::mem::replace(self, Self::now());
+        let ran = self.at.duration_since(before.at);
+        let moved = self.time.duration_since(before.time);
+        let by = match moved {
+            Ok(forward) => forward.abs_diff(ran),
+            Err(back) => back.duration() + ran,
+        };
+        if by > SET_BY {
+            let by = humantime::format_duration(Duration::from_secs(by.as_secs()));
+            tracing::warn!(%by, "the clock was set; certificates are looked at");
+        }
+        by > SET_BY
     }
 }
 

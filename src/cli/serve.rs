@@ -57,6 +57,7 @@ async fn serve(
 ) -> anyhow::Result<ExitCode> {
     // At once after loading, so that no later change is taken for what was loaded.
     let known = fingerprint(&settings.inputs);
+    let clock = reload::WallClock::now();
     let mut term = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let hangup = signal(SignalKind::hangup())?;
@@ -103,6 +104,7 @@ async fn serve(
         sinks: Arc::clone(&sinks),
         traces: Arc::clone(&traces),
         known,
+        clock,
         bound,
     };
     let shared = Arc::new(Shared::new(in_force.live, metrics, limits));

@@ -61,6 +61,8 @@ REQUIREMENTS: dict[str, tuple[str, ...]] = {
         "pillow>=11,<13",
         "grafana-foundation-sdk==1769699379!11.6.0",
     ),
+    # Runs the sidecar on disks of every kind.
+    "disks": ("pytest>=8,<10", "requests>=2.32,<3", "PyYAML>=6,<7"),
     # Follows the pages of the documentation.
     "pages": (
         "pytest>=8,<10",

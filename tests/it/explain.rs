@@ -174,6 +174,16 @@ fn rotated_and_compressed_logs_are_read_and_a_line_that_is_being_written_is_not(
 }
 
 #[test]
+fn of_two_records_of_a_decision_the_last_one_tells_what_the_user_was_told() {
+    let home = Home::new();
+    let late = event("01A", json!({}));
+    let denial = event("01A", json!({"decision": "denied"}));
+    home.write("audit.log", format!("{late}\n{denial}\n"));
+    let story = told(&home, &["01A", "--audit", "audit.log"]);
+    assert!(story.starts_with("decision 01A: denied"), "{story}");
+}
+
+#[test]
 fn an_id_that_is_not_there_is_told_with_what_was_searched_and_what_is_near() {
     let home = Home::new();
     let ids = ["01JD4XAAAAAAAAAAAAAAAAAAAA", "01JD4XBBBBBBBBBBBBBBBBBBBB"];

@@ -71,13 +71,15 @@ fn family(path: &Path) -> Vec<PathBuf> {
     backups.chain(own.then(|| path.to_owned())).collect()
 }
 
-/// Whether a file is what a log was rotated to: `audit.log.1`, `audit.log-20261001.gz` or
-/// `audit-2026-10-01T12-00-00.000.log.gz`.
+/// Whether a file is what a log was rotated to: `audit.log.1`, `audit.log-20261001.gz`,
+/// `audit-2026-10-01T12-00-00.000.log.gz`, or `audit.log-2026100112.backup`, which logrotate makes of
+/// what is in the way of a file that it creates.
 fn is_backup(log: &str, other: &str) -> bool {
     if other == log {
         return false;
     }
     let other = other.strip_suffix(".gz").unwrap_or(other);
+    let other = other.strip_suffix(".backup").unwrap_or(other);
     let (stem, extension) = match log.rsplit_once('.') {
         Some((stem, extension)) => (stem, format!(".{extension}")),
         None => (log, String::new()),
@@ -112,6 +114,10 @@ mod tests {
     #[case("audit-2026-10-01T12-00-00.000.log.gz", true)]
     #[case("audit.log.2026-10-01T12:00:00Z", true)]
     #[case("audit.log.gz", true)]
+    #[case("audit.1.log.gz", true)]
+    #[case("audit-20261001.log", true)]
+    #[case("audit.log-2026100112.backup", true)]
+    #[case("audit.log.backup.old", false)]
     #[case("audit.log", false)]
     #[case("audit.log.tmp", false)]
     #[case("audit.log.1.tmp", false)]

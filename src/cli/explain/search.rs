@@ -109,7 +109,8 @@ pub fn search(lines: Lines, wanted: &Wanted, most: usize) -> Search {
             }
             (About::Monitored | About::Other, _) => continue,
         };
-        slot.get_or_insert_with(|| line.clone());
+        // The last one tells what the user was told: a denial follows a record that a disk got late.
+        *slot = Some(line.clone());
         if kept.len() > most {
             kept.pop_first();
         }

@@ -32,10 +32,13 @@ pub enum Form {
 }
 
 /// The name under which the file at `path` is put aside at a time:
-/// `audit-2026-11-22T18-30-00.000Z.jsonl` for `audit.jsonl`. One that is taken is passed over.
+/// `audit-2026-11-22T18-30-00.000Z.jsonl` for `audit.jsonl`. One that is taken is passed over, and
+/// so is all that comes before another backup's: where the clock was set back, what is written last
+/// must not be deleted as the oldest.
 pub(super) fn name(path: &Path, at: SystemTime) -> PathBuf {
     let (stem, extension) = parts(path);
-    let mut at = at;
+    let newest = list(path).unwrap_or_default().into_iter().next();
+    let mut at = newest.map_or(at, |(newest, _)| at.max(newest));
     loop {
         let stamp = humantime::format_rfc3339_millis(at).to_string();
         let stamp = stamp.replace(':', "-");
@@ -212,6 +215,14 @@ mod tests {
         let (_directory, path) = directory_of(&taken);
         let free = file_name(&name(&path, now()));
         assert_eq!(free, "audit-2026-11-22T18-30-00.002Z.jsonl");
+    }
+
+    #[test]
+    fn a_backup_comes_after_the_others_when_the_clock_was_set_back() {
+        let ahead = "audit-2027-01-01T00-00-00.000Z.jsonl.gz";
+        let (_directory, path) = directory_of(&[ahead]);
+        let next = file_name(&name(&path, now()));
+        assert_eq!(next, "audit-2027-01-01T00-00-00.001Z.jsonl");
     }
 
     #[rstest]

@@ -36,6 +36,9 @@ struct State {
     limit: u64,
     /// Oldest first.
     segments: VecDeque<Segment>,
+    /// The id of the next segment. None is used again, since a note that could not be written may
+    /// still tell of it.
+    next: u64,
     /// The newest segment, when lines may be added to it.
     open: Option<WholeLines>,
     /// How far the oldest segment was taken.
@@ -97,6 +100,8 @@ impl Spool {
             ids.extend(id.and_then(|name| name.strip_suffix(SEGMENT)?.parse::<u64>().ok()));
         }
         ids.sort_unstable();
+        let unused = first + u64::from(taken > 0);
+        let next = ids.last().map_or(unused, |last| unused.max(last + 1));
         let mut segments = VecDeque::new();
         for id in ids {
             let path = segment_path(directory, id);
@@ -121,6 +126,7 @@ impl Spool {
             state: Mutex::new(State {
                 limit,
                 segments,
+                next,
                 open: None,
                 taken,
                 under_way: None,
@@ -227,11 +233,12 @@ impl Spool {
             state.open = None;
         }
         state.taken = 0;
-        // Noted first: a segment that is still there is then known to be taken.
-        note(&self.directory, front.id + 1, 0)?;
+        // Noted first: a segment that is still there is then known to be taken. A full disk has room
+        // for the note when the segment is gone.
+        let noted = note(&self.directory, state.first(), 0);
         match fs::remove_file(segment_path(&self.directory, front.id)) {
-            Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
-            removed => removed,
+            Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
+            _ => noted.or_else(|_| note(&self.directory, state.first(), 0)),
         }
     }
 
@@ -253,6 +260,17 @@ impl Spool {
     }
 
     fn append_part(&self, state: &mut State, part: &[u8], durability: Durability) -> Appended {
+        let appended = self.append_to_newest(state, part, durability);
+        // A full disk gets back what holds only events that were taken.
+        match appended.whole == 0 && appended.error.is_some() && state.front_is_taken() {
+            true if self.forget_front(state).is_ok() => {
+                self.append_to_newest(state, part, durability)
+            }
+            _ => appended,
+        }
+    }
+
+    fn append_to_newest(&self, state: &mut State, part: &[u8], durability: Durability) -> Appended {
         if let Err(error) = self.make_room(state, part.len() as u64) {
             return Appended::nothing(error);
         }
@@ -277,9 +295,10 @@ impl Spool {
         if state.open.is_some() && last.is_some_and(|last| last.bytes + more <= size) {
             return Ok(());
         }
-        let id = last.map_or_else(|| noted(&self.directory).0, |last| last.id + 1);
+        let id = state.next;
         let lines = WholeLines::begin(&segment_path(&self.directory, id))?;
         sync_directory(&self.directory)?;
+        state.next = id + 1;
         state.open = Some(lines);
         state.segments.push_back(Segment {
             id,
@@ -297,18 +316,20 @@ impl Spool {
             return Ok(false);
         };
         let lost = state.segments[index].events;
-        if index == 0 {
-            self.forget_front(state)?;
+        let forgotten = if index == 0 {
+            self.forget_front(state)
         } else if let Some(segment) = state.segments.remove(index) {
             if index == state.segments.len() {
                 state.open = None;
             }
-            fs::remove_file(segment_path(&self.directory, segment.id))?;
-        }
+            fs::remove_file(segment_path(&self.directory, segment.id))
+        } else {
+            Ok(())
+        };
         if lost > 0 {
             self.sink.lost(lost, &Full);
         }
-        Ok(true)
+        forgotten.map(|()| true)
     }
 
     fn measure(&self, state: &State) {
@@ -324,6 +345,17 @@ impl Spool {
 impl State {
     fn segment_size(&self) -> u64 {
         (self.limit / SEGMENTS).max(1)
+    }
+
+    /// The oldest segment, or the one that will be.
+    fn first(&self) -> u64 {
+        self.segments.front().map_or(self.next, |front| front.id)
+    }
+
+    /// Whether all events of the oldest segment were taken.
+    fn front_is_taken(&self) -> bool {
+        let front = self.segments.front();
+        front.is_some_and(|front| front.bytes > 0 && self.taken >= front.bytes)
     }
 
     fn bytes(&self) -> u64 {

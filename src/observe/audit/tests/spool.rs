@@ -141,3 +141,36 @@ fn what_somebody_deletes_from_a_spool_is_counted_and_holds_up_nothing() {
     add(&spool, &numbered(3..6));
     assert_eq!(drain(&spool, 7), numbered(3..6));
 }
+
+#[test]
+fn notes_that_cannot_be_written_lose_nothing_and_keep_no_segment() {
+    let directory = tempfile::tempdir().unwrap();
+    let (spool, _) = open(directory.path(), 1600);
+    add(&spool, &numbered(0..9));
+    spool.done(&spool.batch(4).unwrap().unwrap()).unwrap();
+    let in_the_way = directory.path().join("taken.new");
+    std::fs::create_dir(&in_the_way).unwrap();
+    let rest = spool.batch(9).unwrap().unwrap();
+    assert!(spool.done(&rest).is_err());
+    add(&spool, &numbered(9..12));
+    assert!(spool.batch(9).is_err(), "the first segment goes");
+    assert_eq!(
+        spool.batch(9).unwrap().unwrap().lines,
+        numbered(9..12).as_bytes()
+    );
+    drop(spool);
+    let (spool, _) = open(directory.path(), 1600);
+    std::fs::remove_dir(in_the_way).unwrap();
+    assert_eq!(drain(&spool, 9), numbered(9..12));
+}
+
+#[test]
+fn a_note_of_a_segment_that_is_gone_is_not_taken_for_one_of_the_next() {
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::write(directory.path().join("taken"), "0 44\n").unwrap();
+    let (spool, _) = open(directory.path(), 1600);
+    add(&spool, &numbered(0..9));
+    drop(spool);
+    let (spool, _) = open(directory.path(), 1600);
+    assert_eq!(drain(&spool, 9), numbered(0..9));
+}
