@@ -5,7 +5,7 @@
 //! Nobody holds a lock while it waits for an answer, and nobody who asks waits for the disk but on
 //! a channel.
 
-use std::io::{self, ErrorKind};
+use std::io;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -46,7 +46,7 @@ pub(super) trait Destination: Send {
 #[derive(Clone, Debug, thiserror::Error)]
 pub(super) enum Failure {
     #[error("{text}")]
-    Io { kind: ErrorKind, text: Arc<str> },
+    Io { words: Arc<str>, text: Arc<str> },
     #[error("too many records wait to be written")]
     Backlog,
     #[error("the disk is too slow")]
@@ -61,10 +61,10 @@ impl Failure {
         matches!(self, Failure::Late)
     }
 
-    /// In words for whoever applied a spec, without paths.
+    /// In words for whoever applied a spec: the system's own, without paths.
     pub fn for_the_user(&self) -> String {
         match self {
-            Failure::Io { kind, .. } => kind.to_string(),
+            Failure::Io { words, .. } => words.to_string(),
             other => other.to_string(),
         }
     }
@@ -72,9 +72,14 @@ impl Failure {
 
 impl From<io::Error> for Failure {
     fn from(error: io::Error) -> Self {
+        let text = error.to_string();
+        let words = match error.raw_os_error() {
+            Some(code) => text.trim_end_matches(&format!(" (os error {code})")).into(),
+            None => error.kind().to_string().into(),
+        };
         Failure::Io {
-            kind: error.kind(),
-            text: error.to_string().into(),
+            words,
+            text: text.into(),
         }
     }
 }

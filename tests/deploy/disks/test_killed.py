@@ -60,7 +60,7 @@ def test_a_spool_on_a_full_disk_denies_and_takes_records_again_when_they_are_shi
     with sidecar.load() as load:
         load.wait_for(lambda: len(load.denied()) >= 40)
         for answer in load.denied():
-            assert "its audit record could not be written: no storage space" in answer.error
+            assert "its audit record could not be written: No space left on device" in answer.error
         receiver.takes = True
         # Far more than the disk has room for.
         load.wait_for(lambda: len(load.allowed()) >= 300)

@@ -8,7 +8,7 @@ import pytest
 from disks import Ext4
 from reviews import CALLERS, Audited, ids, same
 
-WHY = "its audit record could not be written: read-only filesystem or storage medium"
+WHY = "its audit record could not be written: Read-only file system"
 
 
 def test_a_strict_sink_denies_from_the_moment_of_the_error_and_finds_the_repaired_disk(

@@ -34,7 +34,7 @@ async fn a_strict_sink_on_a_full_disk_denies_and_leaves_no_torn_line() {
     };
     let denial = denied.denial();
     assert!(
-        denial.contains("its audit record could not be written: file too large"),
+        denial.contains("its audit record could not be written: File too large"),
         "{denial}"
     );
     let path = sidecar.home.path("audit.log");

@@ -1,9 +1,11 @@
-use std::io::{self, ErrorKind};
+use std::io;
 use std::iter;
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
+
+use rustix::io::Errno;
 
 use super::super::Mode;
 use super::super::whole::{Appended, Durability};
@@ -36,7 +38,7 @@ impl Destination for Disk {
         let whole = self.go_on.recv().unwrap().min(lines.len());
         let text = String::from_utf8(lines[..whole].to_vec()).unwrap();
         self.written.lock().unwrap().push((text, durability));
-        let error = (whole < lines.len()).then(|| io::Error::from(ErrorKind::StorageFull));
+        let error = (whole < lines.len()).then(|| io::Error::from(Errno::NOSPC));
         Appended { whole, error }
     }
 }
@@ -106,7 +108,7 @@ fn each_review_of_a_group_is_told_what_became_of_its_own_line() {
     tell.send(2).unwrap();
     assert!(told(first).is_ok() && told(fits).is_ok());
     let failure = told(does_not).unwrap_err();
-    assert_eq!(failure.for_the_user(), "no storage space");
+    assert_eq!(failure.for_the_user(), "No space left on device");
     assert_eq!(metric(&registry, "audit_error_total", "sink"), 2.0);
     assert_eq!(metric(&registry, "audit_dropped_total", "write"), 2.0);
     assert_eq!(metric(&registry, "audit_backlog_events", "sink"), 0.0);
