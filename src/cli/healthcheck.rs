@@ -93,8 +93,8 @@ fn configured(config: Option<&Path>) -> anyhow::Result<Address> {
 /// The address in a text that is no YAML any more, so that a slip elsewhere in the file does not restart a sidecar that
 /// could not start again: of the last line that begins with the key, if its value is one.
 fn bare_admin(text: &str) -> Option<&str> {
-    let values = text.lines().filter_map(|line| line.strip_prefix("admin:"));
-    let value = values.last()?.split(" #").next()?;
+    let mut values = text.lines().filter_map(|line| line.strip_prefix("admin:"));
+    let value = values.next_back()?.split(" #").next()?;
     let value = value.trim().trim_matches(['"', '\'']);
     callable(value, None).is_ok().then_some(value)
 }
