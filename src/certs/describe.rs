@@ -3,7 +3,7 @@
 
 use std::fmt::Write as _;
 use std::net::IpAddr;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use rustls_pki_types::CertificateDer;
 use sha2::{Digest, Sha256};
@@ -13,6 +13,10 @@ use x509_parser::oid_registry::{
 use x509_parser::prelude::{GeneralName, X509Certificate, X509Version};
 
 use super::authority;
+
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+/// Before its end a CA is to be replaced: its successor has to reach everybody who trusts it.
+const CA_SOON: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
 /// What a certificate says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,6 +37,23 @@ pub struct Description {
     pub fingerprint: String,
     /// What Python 3.13 and later refuse, which verify strictly: each a few words.
     pub not_strict: Vec<&'static str>,
+}
+
+impl Description {
+    /// Why nobody should rely on it from `now` on, in a few words: it has expired, is not valid yet, or is a CA that ends
+    /// within 30 days.
+    pub fn concern(&self, now: SystemTime) -> Option<String> {
+        let date = humantime::format_rfc3339_seconds;
+        let Ok(left) = self.not_after.duration_since(now) else {
+            return Some(format!("expired at {}", date(self.not_after)));
+        };
+        if now < self.not_before {
+            return Some(format!("is not valid before {}", date(self.not_before)));
+        }
+        let days = left.as_secs() / DAY.as_secs();
+        let soon = self.is_ca && left < CA_SOON;
+        soon.then(|| format!("ends at {}, in {days} days", date(self.not_after)))
+    }
 }
 
 /// Describes a certificate, or nothing if it is no X.509.

@@ -15,6 +15,7 @@ use rustls_pki_types::ServerName;
 
 use super::load::load;
 use super::{Output, unusable};
+use crate::certs::describe::{Description, describe};
 use crate::certs::{self, Made, trust};
 use crate::config::resolve::Tls;
 
@@ -242,8 +243,12 @@ fn bundle(arguments: &BundleArguments) -> anyhow::Result<ExitCode> {
         );
     }
     let mut certificates = Vec::new();
+    let mut concerns = Vec::new();
     for file in &arguments.files {
-        certificates.extend(trust::read_bundle(file)?);
+        let given = trust::read_bundle(file)?;
+        let given_concerns = given.iter().filter_map(describe);
+        concerns.extend(given_concerns.filter_map(|one| concern(file, &one, SystemTime::now())));
+        certificates.extend(given);
     }
     if !arguments.no_public {
         certificates.extend(trust::public_roots());
@@ -251,6 +256,8 @@ fn bundle(arguments: &BundleArguments) -> anyhow::Result<ExitCode> {
     if certificates.is_empty() {
         bail!("without the public CAs and without a file there is nobody to trust");
     }
+    // One CA that is of no use spoils nothing for the others.
+    warn(&concerns)?;
     let (hashed, merged) = (directory.join("trust"), directory.join("trust.pem"));
     let change = trust::write(&hashed, &merged, &certificates)?;
     let mut out = io::stdout().lock();
@@ -262,6 +269,23 @@ fn bundle(arguments: &BundleArguments) -> anyhow::Result<ExitCode> {
     writeln!(out, "REQUESTS_CA_BUNDLE={}", hashed.display())?;
     writeln!(out, "AWS_CA_BUNDLE={}", merged.display())?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// What is to be said of a certificate that should not be relied on.
+fn concern(file: &Path, one: &Description, now: SystemTime) -> Option<String> {
+    let kind = if one.is_ca { "CA" } else { "certificate" };
+    let why = one.concern(now)?;
+    Some(format!(
+        "{}: the {kind} {} {why}",
+        file.display(),
+        one.subject
+    ))
+}
+
+fn warn(concerns: &[String]) -> io::Result<()> {
+    let mut err = io::stderr().lock();
+    let mut each = concerns.iter();
+    each.try_for_each(|concern| writeln!(err, "warning: {concern}"))
 }
 
 fn server_name(text: &str) -> Result<ServerName<'static>, String> {

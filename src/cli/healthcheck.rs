@@ -82,11 +82,21 @@ fn configured(config: Option<&Path>) -> anyhow::Result<Address> {
                 .with_context(|| format!("{name}: admin"))
         }
         Err(error) => {
-            let (why, otherwise) = (error.to_string(), defaults::ADMIN);
-            let doubt = format!("{name} is not readable ({why}), so {otherwise} was asked");
-            callable(otherwise, Some(doubt.replace('\n', " ")))
+            let why = error.to_string();
+            let admin = bare_admin(&text).unwrap_or(defaults::ADMIN);
+            let doubt = format!("{name} is not readable ({why}), so {admin} was asked");
+            callable(admin, Some(doubt.replace('\n', " ")))
         }
     }
+}
+
+/// The address in a text that is no YAML any more, so that a slip elsewhere in the file does not restart a sidecar that
+/// could not start again: of the last line that begins with the key, if its value is one.
+fn bare_admin(text: &str) -> Option<&str> {
+    let mut values = text.lines().filter_map(|line| line.strip_prefix("admin:"));
+    let value = values.next_back()?.split(" #").next()?;
+    let value = value.trim().trim_matches(['"', '\'']);
+    callable(value, None).is_ok().then_some(value)
 }
 
 /// An address from the command line: `http://HOST:PORT` or `HOST:PORT`.
@@ -205,6 +215,21 @@ mod tests {
         let doubt = address.doubt.unwrap();
         assert!(doubt.contains("so 127.0.0.1:9443 was asked"), "{doubt}");
         assert_eq!(doubt.lines().count(), 1);
+    }
+
+    #[rstest]
+    #[case("admin: 127.0.0.9:80\nplugins: [", "127.0.0.9:80")]
+    #[case("plugins: [\nadmin: \"[::1]:80\" # here", "[::1]:80")]
+    #[case("admin: :80\nplugins: [\r\n", ":80")]
+    #[case("admin: {\n", defaults::ADMIN)]
+    #[case("nested:\n  admin: 127.0.0.9:80\nplugins: [", defaults::ADMIN)]
+    fn the_address_outlives_a_slip_elsewhere(#[case] text: &str, #[case] asked: &str) {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("config.yaml");
+        fs::write(&path, text).unwrap();
+        let address = configured(Some(&path)).unwrap();
+        assert_eq!(address.at, callable(asked, None).unwrap().at);
+        assert!(address.doubt.is_some_and(|doubt| doubt.contains(asked)));
     }
 
     #[rstest]

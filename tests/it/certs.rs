@@ -4,6 +4,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
+use std::time::{Duration, SystemTime};
 
 use rstest::rstest;
 use serde_json::{Value, json};
@@ -267,6 +268,52 @@ fn a_bundle_trusts_what_it_is_given_and_the_public() {
     ));
     let text = done(&home, &["print", "bundle/trust.pem"]);
     assert_eq!(text.matches("subject  ").count(), 1, "{text}");
+}
+
+#[test]
+fn a_ca_that_is_past_or_near_its_end_is_warned_of_and_bundled_all_the_same() {
+    const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+    let home = Home::new();
+    let now = SystemTime::now();
+    let ends = [
+        ("past", now - DAY),
+        ("near", now + 20 * DAY),
+        ("far", now + 31 * DAY),
+    ];
+    for (name, end) in ends {
+        home.write(&format!("{name}.pem"), Authority::until(name, end).pem());
+    }
+    let date = |end: SystemTime| {
+        let text = humantime::format_rfc3339_seconds(end).to_string();
+        text.split_once('T').unwrap().0.to_owned()
+    };
+    for arguments in [
+        &["bundle", "-d", "bundle", "past.pem", "near.pem", "far.pem"][..],
+        &["print", "past.pem", "near.pem", "far.pem"],
+        &["print", "-o", "json", "past.pem", "near.pem", "far.pem"],
+    ] {
+        let (code, said, complained) = certs(&home, arguments);
+        assert_eq!(code, Some(0), "{complained}");
+        assert!(!said.contains("warning"), "{said}");
+        let warnings: Vec<_> = complained.lines().collect();
+        assert_eq!(warnings.len(), 2, "{complained}");
+        let past = format!(
+            "warning: past.pem: the CA CN=past expired at {}",
+            date(now - DAY)
+        );
+        let near = format!(
+            "warning: near.pem: the CA CN=near ends at {}",
+            date(now + 20 * DAY)
+        );
+        assert!(warnings[0].contains(&past), "{complained}");
+        assert!(warnings[1].contains(&near), "{complained}");
+    }
+    let held = fs::read_to_string(home.path("bundle/trust.pem")).unwrap();
+    for name in ["past.pem", "near.pem", "far.pem"] {
+        let ca = fs::read_to_string(home.path(name)).unwrap();
+        let body = ca.lines().nth(1).unwrap();
+        assert!(held.contains(body), "{name}");
+    }
 }
 
 #[rstest]

@@ -4,9 +4,12 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use rstest::rstest;
+use rustix::process::Signal;
 use serde_json::json;
 
-use crate::harness::{Fake, Home, Reply, Sidecar};
+use crate::harness::certificates::Authority;
+use crate::harness::sidecar::SPEC;
+use crate::harness::{Fake, Home, Reply, Sidecar, eventually};
 
 /// Runs it without an environment. Returns its exit code and what it says.
 async fn healthcheck(arguments: &[&str]) -> (Option<i32>, String) {
@@ -57,6 +60,55 @@ async fn one_that_is_not_ready_is_unhealthy_and_says_why() {
     assert_eq!(code, Some(1));
     assert_says(&said, "/readyz: HTTP 503: not ready: draining");
     assert_eq!(healthcheck(&["--admin", &admin, "--live"]).await.0, Some(0));
+}
+
+#[tokio::test]
+async fn one_that_drains_is_alive_and_not_ready() {
+    let (held, gate) = Fake::held().await;
+    let sidecar = Sidecar::with_plugins([held.webhook("held")]).await;
+    let admin = sidecar.admin.to_string();
+    let review = sidecar.review(SPEC);
+    let drained = async {
+        eventually("the review is in hand", async || held.calls().len() == 1).await;
+        sidecar.signal(Signal::TERM);
+        eventually("it drains", async || {
+            let (code, said) = healthcheck(&["--admin", &admin]).await;
+            code == Some(1) && said.contains("draining")
+        })
+        .await;
+        assert_eq!(healthcheck(&["--admin", &admin, "--live"]).await.0, Some(0));
+        gate.open();
+    };
+    let (answer, ()) = tokio::join!(review, drained);
+    answer.assert_allowed();
+}
+
+#[tokio::test]
+async fn one_that_demands_client_certificates_is_asked_without_any() {
+    let clients = Authority::new("clients");
+    let home = Home::new();
+    let server = Authority::new("servers").server();
+    let cert = home.write("server.pem", server.cert);
+    let key = home.write("server.key", server.key);
+    let ca = home.write("clients.pem", clients.pem());
+    let tls = json!({"certFile": cert, "keyFile": key, "clientCAFile": ca});
+    let sidecar = Sidecar::start_in(home, json!({"tls": tls})).await;
+    let admin = sidecar.admin.to_string();
+    assert_eq!(
+        healthcheck(&["--admin", &admin]).await,
+        (Some(0), String::new())
+    );
+}
+
+#[tokio::test]
+async fn one_whose_configuration_is_no_yaml_any_more_stays_healthy() {
+    let sidecar = Sidecar::start(json!({"tls": "off"})).await;
+    let text = format!("admin: {}\nplugins: [\n", sidecar.admin);
+    let config = sidecar.home.write("told.yaml", text);
+    let config = config.to_str().unwrap();
+    for arguments in [&["--config", config][..], &["--config", config, "--live"]] {
+        assert_eq!(healthcheck(arguments).await, (Some(0), String::new()));
+    }
 }
 
 #[rstest]

@@ -3,6 +3,7 @@
 {{- define "dstack-admission.checks" -}}
 {{- $v := .Values -}}
 {{- $problems := include "dstack-admission.podProblems" . | fromJsonArray -}}
+{{- $problems = include "dstack-admission.modeProblems" . | fromJsonArray | concat $problems -}}
 {{- $sidecar := eq $v.mode "sidecar" -}}
 {{- $shared := has "ReadWriteMany" $v.server.persistence.accessModes -}}
 {{- if $sidecar -}}

@@ -146,7 +146,8 @@ volumes:
     {{- end }}
 {{- end -}}
 
-{{/* On the pod's address where that is served; else by the binary, which finds loopback in the configuration. */}}
+{{/* On the pod's address where that is served; else by the binary on loopback. Not by the configuration, which may have
+another port some time before the pod has. */}}
 {{- define "dstack-admission.probe" -}}
 {{- if .root.Values.metrics.enabled -}}
 httpGet:
@@ -154,7 +155,7 @@ httpGet:
   port: admin
 {{- else -}}
 exec:
-  command: ["/usr/bin/dstack-admission", "healthcheck", "--config", "/etc/dstack-admission/config/configuration.yaml"{{ if eq .path "/livez" }}, "--live"{{ end }}]
+  command: ["/usr/bin/dstack-admission", "healthcheck", "--admin", {{ printf "127.0.0.1:%d" (int .root.Values.metrics.port) | quote }}{{ if eq .path "/livez" }}, "--live"{{ end }}]
 {{- end }}
 {{ toYaml .probe }}
 {{- end -}}

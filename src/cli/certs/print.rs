@@ -8,12 +8,13 @@ use std::time::SystemTime;
 use serde_json::{Value, json};
 
 use super::super::Output;
+use super::{concern, warn};
 use crate::certs::describe::{Description, describe};
 use crate::certs::trust;
 
 const DAY: u64 = 24 * 60 * 60;
 
-/// Shows every certificate of these PEM files.
+/// Shows every certificate of these PEM files, and says on standard error which should not be relied on.
 pub fn show(files: &[PathBuf], output: Output, now: SystemTime) -> anyhow::Result<()> {
     let mut found = Vec::new();
     for file in files {
@@ -22,6 +23,10 @@ pub fn show(files: &[PathBuf], output: Output, now: SystemTime) -> anyhow::Resul
             found.extend(describe(&certificate).map(|described| (file, described)));
         }
     }
+    let concerns = found
+        .iter()
+        .filter_map(|(file, one)| concern(file, one, now));
+    warn(&concerns.collect::<Vec<_>>())?;
     let mut out = io::stdout().lock();
     match output {
         Output::Json => {

@@ -16,6 +16,9 @@ const DAY: u64 = 24 * 60 * 60;
 /// A made certificate is renewed 30 days before its end.
 const SOON: Duration = Duration::from_secs(14 * DAY);
 
+const CA_MEND: &str = "let another CA sign the certificate, and give that to the dstack server: `dstack-admission certs bundle`; \
+                       a CA that the sidecar made is followed by the next in time, so here the server has an old trust";
+
 /// Connects as the dstack server would; nothing where a review could not be sent.
 pub async fn check(
     address: &Address,
@@ -96,6 +99,11 @@ fn verified(
     let leaf_description = describe(leaf)?;
     match &secured.verdict {
         Ok(()) => {
+            // Verification here never asks whether a CA of the bundle has expired; OpenSSL, and so the server, does.
+            if let Some(message) = spent(&secured.chain, bundle) {
+                report.fail("tls", message, CA_MEND);
+                return None;
+            }
             let message = format!("{}, verified by {}", secured.version, bundle.name);
             report.ok("tls", message);
             certificate(&secured.chain, &leaf_description, bundle, report);
@@ -107,6 +115,27 @@ fn verified(
             None
         }
     }
+}
+
+/// What is wrong with the dates of the CA of the bundle, if anything is.
+fn spent(chain: &[CertificateDer<'_>], bundle: &Bundle) -> Option<String> {
+    let now = SystemTime::now();
+    let root = root(chain, bundle)?;
+    if root.not_before <= now && now <= root.not_after {
+        return None;
+    }
+    let why = root.concern(now)?;
+    Some(format!("the CA {} in {} {why}", root.subject, bundle.name))
+}
+
+/// The CA of the bundle that signed the chain: of several with its name, the one that lasts longest of those that have
+/// begun.
+fn root(chain: &[CertificateDer<'_>], bundle: &Bundle) -> Option<Description> {
+    let (last, now) = (chain.last()?, SystemTime::now());
+    let named = bundle.certificates.iter();
+    let named = named.filter(|one| is_named_issuer(one, last));
+    let described = named.filter_map(describe);
+    described.max_by_key(|one| (one.not_before <= now, one.not_after))
 }
 
 /// Why a certificate was refused, and what to do.
@@ -172,15 +201,18 @@ fn certificate(
     let left = left.unwrap_or_default();
     let days = left.as_secs() / DAY;
     let intermediates = chain.iter().skip(1).filter_map(describe);
-    let issued =
-        |one: &&CertificateDer<'_>| chain.last().is_some_and(|last| is_named_issuer(one, last));
-    let root = bundle.certificates.iter().find(issued).and_then(describe);
+    let root = root(chain, bundle);
+    let aging = root
+        .as_ref()
+        .and_then(|root| Some((root.subject.clone(), root.concern(SystemTime::now())?)));
     let all = [Some(leaf.clone())].into_iter().flatten();
     let mut all = all.chain(intermediates).chain(root);
     let lax = all.find_map(|one| Some((one.subject.clone(), *one.not_strict.first()?)));
     if left < SOON {
         let mend = "renew it: `dstack-admission certs renew`, or whoever made it; a made certificate renews itself";
         report.warn(CHECK, format!("it ends in {days} days"), mend);
+    } else if let Some((subject, why)) = aging {
+        report.warn(CHECK, format!("the CA {subject} {why}"), CA_MEND);
     } else if let Some((subject, why)) = lax {
         let message = format!("Python 3.13 and later refuse {subject}: {why}");
         let mend = "make it anew, with authority and subject key identifiers and key usage, as `dstack-admission certs \

@@ -19,6 +19,7 @@ from test_configuration import below
 from test_rendering import configuration_of, containers_of, environment_of, pod_of, the
 
 HOST = "dstack-dstack-admission.dstack.svc:8443"
+ADMIN = f"{LOOPBACK}:9443"
 
 
 class Service:
@@ -46,6 +47,7 @@ class Service:
 
     def moved(self, text: str) -> str:
         text = str(self.path(text)) if text.startswith("/") else text
+        text = text.replace(ADMIN, f"{LOOPBACK}:{self.sidecar.admin}")
         return text.replace(HOST, f"localhost:{self.sidecar.port}")
 
     def start(self) -> None:

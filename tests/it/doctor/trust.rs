@@ -145,6 +145,9 @@ fn elsewhere(params: &mut CertificateParams) {
     "certificate", "warn", "no authority key identifier")]
 #[case::ca_without_usage(|made: &mut Made| made.ca.key_usages.clear(),
     "certificate", "warn", "a CA without key usage")]
+#[case::ca_expired(|made: &mut Made| made.ca.not_after = date_time_ymd(2020, 1, 1), "tls", "fail", "doctor's CA in")]
+#[case::ca_not_yet(|made: &mut Made| valid(&mut made.ca, 2, 90), "tls", "fail", "is not valid before")]
+#[case::ca_soon(|made: &mut Made| valid(&mut made.ca, 0, 20), "certificate", "warn", "doctor's CA ends at")]
 #[tokio::test]
 async fn a_certificate_is_judged_as_python_would(
     #[case] change: fn(&mut Made),

@@ -1,6 +1,7 @@
 //! Certificates that tests make for themselves: a CA, and what it signs.
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
@@ -25,10 +26,20 @@ pub struct Pair {
 
 impl Authority {
     pub fn new(name: &str) -> Self {
+        Self::made(name, |_| {})
+    }
+
+    /// One that ends at this moment.
+    pub fn until(name: &str, end: SystemTime) -> Self {
+        Self::made(name, |params| params.not_after = end.into())
+    }
+
+    fn made(name: &str, change: impl FnOnce(&mut CertificateParams)) -> Self {
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::default();
         params.distinguished_name.push(DnType::CommonName, name);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        change(&mut params);
         let pem = params.self_signed(&key).unwrap().pem();
         Self {
             pem,
