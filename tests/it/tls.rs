@@ -224,6 +224,7 @@ async fn strangers_learn_nothing_about_paths() {
 #[rstest]
 #[case::no_credentials(json!({"listen": "0.0.0.0:0"}), "set `auth.basic`, `auth.bearerTokenFile` or `tls.clientCAFile`")]
 #[case::ipv6(json!({"listen": "[::]:0"}), "set `auth.basic`")]
+#[case::one_port(json!({"listen": "127.0.0.1:8443", "admin": "127.0.0.1:8443"}), "admin: 127.0.0.1:8443 is `listen` already")]
 #[case::plain_http(json!({"listen": "0.0.0.0:0", "tls": "off", "auth": {"bearerTokenFile": "/dev/null"}}), "plain HTTP is for loopback only")]
 #[case::empty_secret(json!({"auth": {"bearerTokenFile": "/dev/null"}}), "/dev/null: it is empty")]
 #[case::no_certificate(json!({"tls": {"certFile": "/dev/null", "keyFile": "/dev/null"}}), "no PEM certificate")]
@@ -243,14 +244,9 @@ async fn an_expired_certificate_is_told_of() {
     let tls = json!({"certFile": home.write("cert.pem", &pair.cert), "keyFile": home.write("key.pem", &pair.key)});
     let sidecar = Sidecar::start_in(home, json!({"tls": tls})).await;
     let told = "tls.certFile: it expired at 2020-01-01T00:00:00Z, and no dstack server takes it";
-    assert!(
-        sidecar
-            .log()
-            .iter()
-            .any(|line| line.to_string().contains(told)),
-        "{:?}",
-        sidecar.log()
-    );
+    sidecar
+        .log_line(told, |line| line.to_string().contains(told))
+        .await;
 }
 
 #[tokio::test]

@@ -140,7 +140,7 @@ class Load:
         self._pool = ThreadPoolExecutor(callers)
         self._running = [self._pool.submit(self._ask, number) for number in range(callers)]
 
-    def wait_for(self, what: Callable[[], bool], seconds: float = 20) -> None:
+    def wait_for(self, what: Callable[[], bool], seconds: float = 60) -> None:
         """Returns once something came of it; fails at once where a caller did."""
         deadline = time.monotonic() + seconds
         while not what():
@@ -151,7 +151,7 @@ class Load:
             assert time.monotonic() < deadline, f"it did not come true within {seconds} s"
             time.sleep(0.01)
 
-    def more(self, count: int, seconds: float = 20) -> None:
+    def more(self, count: int, seconds: float = 60) -> None:
         """Returns after so many further answers."""
         until = len(self.answers) + count
         self.wait_for(lambda: len(self.answers) >= until, seconds)

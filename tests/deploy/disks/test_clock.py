@@ -13,6 +13,8 @@ from disks import program
 from reviews import Audited, Load, events, ids, same
 
 DAY = 24 * 60
+# More than any review takes, and less than any jump.
+A_MINUTE = timedelta(minutes=1)
 # How far it is from the right time, in minutes, one after the other.
 JUMPS = (0, 400 * DAY, 0, -400 * DAY, 5, -5, 20, 0, -(56 * 365 * DAY), 0)
 
@@ -73,10 +75,10 @@ def test_records_stay_whole_and_plausible(clock: Clock, tmp_path: Path, audited:
     assert len(years) >= 4, years
     for event in recorded:
         took = timedelta(seconds=event["durationSeconds"])
-        assert timedelta() <= took < timedelta(seconds=5)
+        assert timedelta() <= took < A_MINUTE
         for plugin in event["plugins"]:
-            assert 0 <= plugin["durationSeconds"] < 5
-        assert timedelta() <= moment(event["stageTimestamp"]) - received[event["auditID"]] < timedelta(seconds=5)
+            assert 0 <= plugin["durationSeconds"] < A_MINUTE.total_seconds()
+        assert timedelta() <= moment(event["stageTimestamp"]) - received[event["auditID"]] < A_MINUTE
         if "repeatOf" in event:
             apart = received[event["auditID"]] - received[event["repeatOf"]]
             assert timedelta() <= apart <= timedelta(minutes=10)
@@ -111,7 +113,7 @@ def test_a_file_grows_old_at_the_same_pace_whatever_the_clock_says(
     for minutes in (400 * DAY, 0, -400 * DAY):
         clock.set(minutes)
         there = files(sidecar)
-        sidecar.wait_until(lambda: answered.append(sidecar.review().id) or files(sidecar) > there + 1, 10)
+        sidecar.wait_until(lambda: answered.append(sidecar.review().id) or files(sidecar) > there + 1)
     same(ids(*sidecar.audit_file.parent.iterdir()), answered)
 
 
@@ -146,7 +148,7 @@ def test_certificates_that_a_wrong_clock_made_are_made_anew_when_it_is_set_right
     clock.set(0)
     sidecar.wait_until(lambda: is_trusted(sidecar))
     assert sidecar.review().allowed
-    assert "the clock was set" in sidecar.log()
+    sidecar.wait_until(lambda: "the clock was set" in sidecar.log())
 
 
 def is_trusted(sidecar: Audited) -> bool:

@@ -40,7 +40,7 @@ def test_each_answer_is_in_the_spool_or_received_after_a_kill(
             sidecar.begin()
         receiver.takes = True
         load.more(60)
-    sidecar.wait_until(lambda: sidecar.counted("dstack_admission_audit_spool_events") == 0, 20)
+    sidecar.wait_until(lambda: sidecar.counted("dstack_admission_audit_spool_events") == 0)
     assert not load.denied()
     assert set(load.allowed()) <= set(receiver.received)
     again = len(receiver.received) - len(set(receiver.received))
@@ -64,7 +64,7 @@ def test_a_spool_on_a_full_disk_denies_and_takes_records_again_when_they_are_shi
         receiver.takes = True
         # Far more than the disk has room for.
         load.wait_for(lambda: len(load.allowed()) >= 300)
-    sidecar.wait_until(lambda: sidecar.counted("dstack_admission_audit_spool_events") == 0, 20)
+    sidecar.wait_until(lambda: sidecar.counted("dstack_admission_audit_spool_events") == 0)
     assert sorted(receiver.received) == sorted(load.allowed())
     assert sidecar.lost_to("there") == len(load.denied()) == sidecar.rejected()
 

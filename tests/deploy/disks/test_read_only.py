@@ -55,7 +55,7 @@ def test_other_sinks_allow_and_count_what_is_lost(mode: str, ext4: Ext4, audited
         load.wait_for(lambda: sidecar.lost() >= 40)
     assert not load.denied()
     sidecar.wait_until(lambda: len(ids(sidecar.audit_file)) + sidecar.lost() == len(load.answers))
-    assert "Read-only file system" in sidecar.log()
+    sidecar.wait_until(lambda: "Read-only file system" in sidecar.log())
 
 
 def test_check_start_and_reload_name_a_disk_that_is_read_only(ext4: Ext4, audited: Callable[..., Audited]) -> None:

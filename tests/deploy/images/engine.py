@@ -113,6 +113,7 @@ class Podman(Engine):
     """Containers without a daemon, and pods as Kubernetes describes them."""
 
     def __init__(self, root: Path):
+        self.root = root
         self.program = Path(str(shutil.which("podman")))
         settings = root / "settings"
         settings.mkdir(parents=True, exist_ok=True)
@@ -125,7 +126,7 @@ class Podman(Engine):
         containers.write_text(
             f"[containers]\ndefault_ulimits = {LIMITS}\n"
             '[engine]\nruntime = "runc"\ncgroup_manager = "cgroupfs"\nevents_logger = "file"\n'
-            f'tmp_dir = "{root}/tmp"\n'
+            f'tmp_dir = "{root}/tmp"\nimage_copy_tmp_dir = "{root}"\n'
             f'[network]\nnetwork_backend = "netavark"\nnetwork_config_dir = "{root}/networks"\n'
         )
         self.environment = {
@@ -141,10 +142,10 @@ class Podman(Engine):
         """Copies an image that Docker has."""
         if self.image(image) == docker.image(image):
             return
-        with subprocess.Popen(
-            [docker.program, "save", image], env=docker.environment, stdout=subprocess.PIPE
-        ) as saving:
-            tools.run([self.program, "load", "--quiet"], env=self.environment, stdin=saving.stdout)
+        archive = self.root / "taken.tar"
+        docker.command("save", "--output", archive, image)
+        self.command("load", "--quiet", "--input", archive)
+        archive.unlink()
 
     def stop(self) -> None:
         """Removes what was run, and keeps images."""
@@ -200,7 +201,7 @@ class Container:
         self.engine.attempt("rm", "--force", "--volumes", self.name)
 
 
-def wait_until(condition: Callable[[], bool], what: str, seconds: float = 30, show: Callable[[], str] = str) -> None:
+def wait_until(condition: Callable[[], bool], what: str, seconds: float = 60, show: Callable[[], str] = str) -> None:
     """Returns once the condition holds; fails with what `show` says when it does not in time."""
     deadline = time.monotonic() + seconds
     while not condition():

@@ -146,7 +146,7 @@ def test_prometheus_sees_the_decisions(project: Project) -> None:
         result = requests.get(query, params=asked, timeout=5).json()["data"]["result"]
         return bool(result) and float(result[0]["value"][1]) > 0
 
-    wait_until(patched, "a patched review is counted", 20)
+    wait_until(patched, "a patched review is counted")
     told = requests.get(query.replace("/query", "/alertmanagers"), timeout=5).json()["data"]["activeAlertmanagers"]
     assert [one["url"] for one in told] == ["http://alertmanager:9093/api/v2/alerts"]
 
@@ -155,7 +155,7 @@ def test_a_restarted_sidecar_keeps_the_trust_and_the_server(project: Project) ->
     engine = project.engine
     before = project.container("dstack").pid
     engine.command("restart", "--time", "20", project.sidecar.name)
-    wait_until(lambda: project.sidecar.health() == "healthy", "the sidecar is back", 60, project.sidecar.logs)
+    wait_until(lambda: project.sidecar.health() == "healthy", "the sidecar is back", show=project.sidecar.logs)
     answer = project.plan({"type": "fleet", "name": "again", "nodes": 1, "backends": ["aws"]})
     assert answer.configuration["max_price"] == 4.0
     assert project.container("dstack").pid == before

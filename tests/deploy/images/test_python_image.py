@@ -55,12 +55,12 @@ def served(baked: str, start: Start, tmp_path: Path) -> Container:
     )
     tmp_path.chmod(0o755)
     container = start(baked, options=(*HARDENED, f"--volume={tmp_path}:/etc/dstack-admission:ro"))
-    wait_until(container.serves, "it serves", 60, container.logs)
+    wait_until(container.serves, "it serves", show=container.logs)
     return container
 
 
 def test_plugins_patch_and_deny(served: Container) -> None:
-    wait_until(lambda: served.health() == "healthy", "it is healthy", 20, served.logs)
+    wait_until(lambda: served.health() == "healthy", "it is healthy", show=served.logs)
     answer = _ask(served)
     assert answer["error"] is None
     assert answer["spec"]["configuration"]["tags"] == {"owner": "ada"}
@@ -84,10 +84,10 @@ def test_the_kernel_holds_the_first_process_and_the_workers_to_their_hardening(s
 def test_orphans_of_a_plugin_are_reaped(served: Container) -> None:
     first = served.pid
     _ask(served)
-    wait_until(lambda: "sleep" in _children(first).values(), "the orphan is the first process's", 5)
+    wait_until(lambda: "sleep" in _children(first).values(), "the orphan is the first process's")
     (orphan,) = [pid for pid, name in _children(first).items() if name == "sleep"]
     # A zombie would stay in /proc until it is reaped.
-    wait_until(lambda: not Path(f"/proc/{orphan}").exists(), "the orphan is reaped", 10)
+    wait_until(lambda: not Path(f"/proc/{orphan}").exists(), "the orphan is reaped")
 
 
 def test_it_drains_and_ends_with_0_on_sigterm(served: Container) -> None:

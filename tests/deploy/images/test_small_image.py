@@ -31,7 +31,7 @@ READY_WITHIN = 1.0
 def served(small: str, start: Start) -> Container:
     """The image as its documentation runs it, serving what it brings."""
     container = start(small, options=HARDENED)
-    wait_until(container.serves, "it serves", 10, container.logs)
+    wait_until(container.serves, "it serves", show=container.logs)
     return container
 
 
@@ -130,6 +130,7 @@ PSEUDO = {"proc", "tmpfs", "devpts", "mqueue", "sysfs", "cgroup", "cgroup2"}
 
 def test_it_is_ready_within_a_second_of_a_cold_start(served: Container) -> None:
     began = datetime.fromisoformat(_shortened(served.inspect()["State"]["StartedAt"]))
+    wait_until(lambda: "serving listen" in served.logs(), "it says that it serves", show=served.logs)
     (line,) = [line for line in served.logs().splitlines() if "serving listen" in line]
     ready = datetime.fromisoformat(_shortened(line.split()[0]))
     assert "made a CA" in served.logs(), "cold: nothing was there"
@@ -142,10 +143,10 @@ def test_its_health_check_follows_its_readiness(small: str, start: Start, tmp_pa
     tmp_path.chmod(0o755)
     mounted = f"--volume={tmp_path}:/etc/dstack-admission:ro"
     container = start(small, options=(*HARDENED, mounted, "--health-interval=1s", "--health-retries=1"))
-    wait_until(lambda: container.health() == "healthy", "it is healthy", 20, container.logs)
+    wait_until(lambda: container.health() == "healthy", "it is healthy", show=container.logs)
     # The address of another configuration: nobody answers there.
     configuration.write_text(configuration.read_text().replace("9555", "9556"))
-    wait_until(lambda: container.health() == "unhealthy", "it is not healthy", 20, container.logs)
+    wait_until(lambda: container.health() == "unhealthy", "it is not healthy", show=container.logs)
 
 
 def test_a_mounted_configuration_is_what_every_command_means(engine: Docker, small: str, tmp_path: Path) -> None:
@@ -164,7 +165,7 @@ def test_a_broken_configuration_ends_with_2_and_says_why(small: str, start: Star
     )
     tmp_path.chmod(0o755)
     container = start(small, "serve", options=(*HARDENED, f"--volume={tmp_path}:/etc/dstack-admission:ro"))
-    wait_until(lambda: container.inspect()["State"]["Status"] == "exited", "it ends", 10, container.logs)
+    wait_until(lambda: container.inspect()["State"]["Status"] == "exited", "it ends", show=container.logs)
     assert container.inspect()["State"]["ExitCode"] == 2
     assert "plugins" in container.logs()
 

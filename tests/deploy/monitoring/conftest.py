@@ -109,7 +109,7 @@ def traffic(prometheus: Prometheus, sidecars: dict[str, Sidecar]) -> Iterator[sc
     sending = scene.Traffic(sidecars[LOADED])
     try:
         since = time.monotonic()
-        eventually("there was traffic", lambda: sending.sent >= 300 and time.monotonic() - since > 15, 60)
+        eventually("there was traffic", lambda: sending.sent >= 300 and time.monotonic() - since > 15)
         yield sending
     finally:
         sending.stop()

@@ -24,7 +24,7 @@ PACKAGES = {
     "prometheus-alertmanager": "prometheus-alertmanager",
     "chromium": "chromium",
 }
-READY_WITHIN = 30
+READY_WITHIN = 60
 
 
 def program(name: str) -> str:
@@ -156,7 +156,7 @@ class Receiver:
 
 
 def eventually(
-    what: str, reached: Callable[[], bool], seconds: float = 30, naming: Callable[[], object] = lambda: None
+    what: str, reached: Callable[[], bool], seconds: float = 60, naming: Callable[[], object] = lambda: None
 ) -> None:
     """Returns once a state is reached; fails saying which was not, and with what `naming` then gives."""
     deadline = time.monotonic() + seconds

@@ -15,7 +15,7 @@ import yaml
 from harness.processes import LOOPBACK, Process, free_port, minimal_environment
 
 ANNOUNCED = ("DSTACK_PLUGIN_SERVICE_URI", "REQUESTS_CA_BUNDLE", "AWS_CA_BUNDLE")
-READY_WITHIN = 20
+READY_WITHIN = 60
 
 
 class Sidecar(Process):
@@ -85,7 +85,7 @@ class Sidecar(Process):
             raise AssertionError(f"start-up did not print {', '.join(missing)}:\n{self.tail()}")
         return found
 
-    def wait_until(self, condition: Callable[[], bool], seconds: float = 5) -> None:
+    def wait_until(self, condition: Callable[[], bool], seconds: float = 30) -> None:
         """Returns once the condition holds; fails with the end of the log when it does not in time."""
         deadline = time.monotonic() + seconds
         while not condition():

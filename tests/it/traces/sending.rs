@@ -26,9 +26,7 @@ async fn decide(sidecar: &Sidecar, count: usize) {
 
 /// What the log says of a receiver that does not take spans.
 async fn failing(sidecar: &Sidecar) -> Value {
-    let message = "traces are not exported";
-    eventually("it is told", async || sidecar.logged(message).is_some()).await;
-    sidecar.logged(message).unwrap()
+    sidecar.logged("traces are not exported").await
 }
 
 #[tokio::test]
@@ -72,10 +70,7 @@ async fn a_receiver_that_is_away_costs_spans_and_nothing_else() {
     let back = Receiver(gone.restart(|_| taken()).await);
     decide(&sidecar, 1).await;
     back.has(1).await;
-    eventually("it is told", async || {
-        sidecar.logged("traces are exported again").is_some()
-    })
-    .await;
+    sidecar.logged("traces are exported again").await;
     let failing = sidecar
         .log()
         .into_iter()
@@ -104,12 +99,13 @@ async fn a_failure_that_passes_costs_nothing() {
 #[tokio::test]
 async fn a_receiver_that_never_answers_holds_up_no_review_and_no_end() {
     let receiver = Receiver::that(|_| Reply::Silence).await;
-    let more = json!({"tracing": {"otlp": {"timeout": "60s", "queueSize": 5, "batchMaxSize": 2}}});
+    let otlp = json!({"timeout": "60s", "queueSize": 5, "batchMaxSize": 2, "batchMaxWait": "60s"});
+    let more = json!({"tracing": {"otlp": otlp}});
     let mut sidecar = Sidecar::start(with(receiver.keys(), more)).await;
     let begun = Instant::now();
     decide(&sidecar, 50).await;
     assert!(
-        begun.elapsed() < Duration::from_secs(5),
+        begun.elapsed() < Duration::from_secs(30),
         "{:?}",
         begun.elapsed()
     );
@@ -125,12 +121,12 @@ async fn a_receiver_that_never_answers_holds_up_no_review_and_no_end() {
     sidecar.signal(Signal::TERM);
     assert_eq!(sidecar.exit_code().await, Some(0));
     assert!(
-        begun.elapsed() < Duration::from_secs(8),
+        begun.elapsed() < Duration::from_secs(30),
         "{:?}",
         begun.elapsed()
     );
     let told = "the receiver of traces was too slow, and the last spans are lost";
-    assert!(sidecar.logged(told).is_some());
+    sidecar.logged(told).await;
 }
 
 #[rstest]

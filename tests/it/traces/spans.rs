@@ -126,7 +126,7 @@ async fn a_review_is_a_span_and_each_plugin_a_child() {
             review.attribute("dstack_admission.configuration")
         );
     }
-    assert_eq!(sidecar.logged("decided").unwrap()["trace_id"], TRACE);
+    assert_eq!(sidecar.logged("decided").await["trace_id"], TRACE);
 }
 
 #[tokio::test]
