@@ -38,7 +38,8 @@ pub const UNLIMITED_AMOUNT: f64 = f64::MAX;
 pub struct Effective<'s> {
     /// `task`, `service`, `dev-environment`, `fleet`, `volume` or `gateway`.
     pub r#type: &'s str,
-    /// Whether this is the task that `dstack offer` makes up to ask for prices. It runs nothing.
+    /// Whether this is the task that `dstack offer` makes up to ask for prices. It runs nothing: it
+    /// has no name, repo, files or shell of its own.
     pub offer: bool,
     /// The tags: the configuration's if it has any member `tags`, even an empty one, else the profile's.
     pub tags: Option<&'s Map<String, Value>>,
@@ -178,8 +179,8 @@ pub struct Gpus<'s> {
     pub max: i64,
     /// Whether the spec says anything about GPUs.
     pub named: bool,
-    /// What brings GPUs that the spec does not name: `reservation`, or `instance_types` that the user
-    /// chose. Those that a plugin set bring none.
+    /// What brings GPUs that the spec does not name: `reservation`, or `instance_types` or `instances`
+    /// that the user chose. Those that a plugin set bring none.
     pub brought_by: Option<&'s str>,
     /// Names in lower case, as dstack compares them. Null: any.
     pub names: Option<Vec<String>>,

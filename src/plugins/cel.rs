@@ -42,7 +42,7 @@ pub use self::conditions::Conditions;
 use self::fast::Fast;
 pub use self::functions::{gigabytes, seconds};
 use self::language::Pattern;
-use self::meter::{BUDGET, Known, Meter};
+use self::meter::{BUDGET, FAST_BUDGET, Known, Meter};
 use self::mutate::{Evaluation, Mutation};
 pub use self::program::CompileError;
 use self::program::{Compiler, Program, enumerated};
@@ -186,7 +186,7 @@ impl Policy {
 
     /// The fast way, with a budget of its own.
     fn fast<'a>(&'a self, globals: &Globals<'a>) -> Fast<'a> {
-        let meter = Meter::new(BUDGET).knowing(self.known.as_ref());
+        let meter = Meter::new(FAST_BUDGET).knowing(self.known.as_ref());
         globals.fast(&self.variables, meter)
     }
 

@@ -5,7 +5,7 @@
 
 use regex::Regex;
 use serde::Deserialize;
-use serde_json::{Map, Value};
+use serde_json::{Map, Number, Value};
 
 use super::cel::source::Source;
 use super::cel::{CompileError, Policy, gigabytes, seconds};
@@ -14,6 +14,9 @@ use crate::admission::review::Kind;
 
 #[cfg(test)]
 mod tests;
+
+/// What a number with a point or an exponent stays below: up to here each of them is one integer.
+const LARGEST_WHOLE: f64 = 9_007_199_254_740_992.0;
 
 /// Says what is wrong with a text.
 pub type Check = fn(&str) -> Result<(), String>;
@@ -131,7 +134,25 @@ impl Definition {
     /// When its rules do not compile with them: a pattern that is no regular expression, for
     /// instance.
     pub fn with(&self, parameters: &Map<String, Value>) -> Result<BuiltIn, Vec<CompileError>> {
-        let parameters = Value::Object(self.with_defaults(parameters));
+        let mut parameters = self.with_defaults(parameters);
+        let mut errors = Vec::new();
+        let whole = self
+            .properties()
+            .filter(|(_, schema)| !takes_fractions(schema));
+        for (name, _) in whole {
+            if let Some(value) = parameters.get_mut(name)
+                && !make_whole(value)
+            {
+                errors.push(CompileError {
+                    field: name.clone(),
+                    message: "the number is too large".to_owned(),
+                });
+            }
+        }
+        if !errors.is_empty() {
+            return Err(errors);
+        }
+        let parameters = Value::Object(parameters);
         Ok(BuiltIn {
             name: self.name.clone(),
             kinds: self.kinds.clone(),
@@ -158,6 +179,39 @@ impl Definition {
             (name.clone(), value.cloned().unwrap_or_default())
         };
         self.properties().map(value).collect()
+    }
+}
+
+/// Whether some number of a parameter may have a fraction.
+fn takes_fractions(schema: &Value) -> bool {
+    match schema {
+        Value::Object(keywords) => keywords.iter().any(|(key, value)| {
+            let names_it = || match value {
+                Value::Array(types) => types.iter().any(|name| name == "number"),
+                name => name == "number",
+            };
+            key == "type" && names_it() || takes_fractions(value)
+        }),
+        Value::Array(items) => items.iter().any(takes_fractions),
+        _ => false,
+    }
+}
+
+/// Makes whole numbers integers, which JSON may write as `8.0` or `1e5` and expressions tell apart.
+/// False if one is beyond 64 bits.
+fn make_whole(value: &mut Value) -> bool {
+    match value {
+        Value::Number(number) if number.is_i64() => number.as_i64() < Some(UNLIMITED),
+        Value::Number(number) => {
+            let float = number.as_f64().filter(|float| float.abs() < LARGEST_WHOLE);
+            let whole = float.filter(|float| float.fract() == 0.0);
+            let Some(whole) = whole else { return false };
+            *number = Number::from(whole as i64);
+            true
+        }
+        Value::Array(items) => items.iter_mut().all(make_whole),
+        Value::Object(members) => members.values_mut().all(make_whole),
+        _ => true,
     }
 }
 

@@ -33,14 +33,14 @@ impl<'s> Fields<'s> {
     /// What may bring GPUs that nobody names.
     pub(super) fn brings_gpus(&self, reservation: Option<&str>) -> Option<&'static str> {
         let places = ["configuration", "profile"];
-        let mut chosen = places.iter().filter_map(|place| self.original.get(place));
-        match reservation {
-            _ if chosen.any(|place| field(place, "instance_types").is_some()) => {
-                Some("instance_types")
-            }
-            Some(_) => Some("reservation"),
-            None => None,
-        }
+        let chosen = |key| {
+            let mut places = places.iter().filter_map(|place| self.original.get(place));
+            places.any(|place| field(place, key).is_some())
+        };
+        ["instance_types", "instances"]
+            .into_iter()
+            .find(|key| chosen(key))
+            .or(reservation.map(|_| "reservation"))
     }
 
     /// As [`Fields::merged`], with the place it stands at.

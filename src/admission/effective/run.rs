@@ -233,11 +233,26 @@ pub(super) fn total<'s>(groups: &[Group<'s>], of: impl Fn(&Group<'s>) -> Span) -
     groups.iter().map(of).fold(Span::default(), Span::plus)
 }
 
-/// `dstack offer` asks for prices with a task that nobody named and that does nothing.
+/// `dstack offer` asks for prices with a task that nobody named and that does nothing: it has no code
+/// with it, which another shell or a shell's start-up files could run.
 fn is_offer(fields: &Fields<'_>) -> bool {
     let configuration = fields.configuration;
     let commands = list(configuration, "commands");
-    let nothing = ["entrypoint", "groups", "name", "registry_auth"];
+    let nothing = [
+        "entrypoint",
+        "groups",
+        "name",
+        "registry_auth",
+        "shell",
+        "working_dir",
+    ];
+    let no_code = [
+        "repo_id",
+        "repo_data",
+        "repo_code_hash",
+        "repo_dir",
+        "working_dir",
+    ];
     let empty = ["volumes", "setup", "files", "repos", "env"];
     text(configuration, "type") == Some("task")
         && field(fields.spec, "run_name").is_none()
@@ -249,6 +264,8 @@ fn is_offer(fields: &Fields<'_>) -> bool {
             .iter()
             .all(|key| field(configuration, key).is_none())
         && empty.iter().all(|key| is_empty(configuration, key))
+        && no_code.iter().all(|key| field(fields.spec, key).is_none())
+        && is_empty(fields.spec, "file_archives")
 }
 
 fn is_empty(configuration: &Value, key: &str) -> bool {

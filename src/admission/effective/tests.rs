@@ -105,6 +105,7 @@ fn privileged_is_found_wherever_it_is_said(#[case] configuration: Value, #[case]
 #[case::nodes(json!({"nodes": 4, "resources": {"gpu": {"count": {"min": 1, "max": 2}}}}), 4, 8)]
 #[case::instance_type(json!({"instance_types": ["p5.48xlarge"], "resources": {"gpu": {"count": {"min": 0, "max": null}}}}), 0, UNLIMITED)]
 #[case::reservation(json!({"reservation": "cr-1", "resources": {"gpu": null}}), 0, UNLIMITED)]
+#[case::a_machine_by_its_name(json!({"instances": [{"name": "h100-0"}], "resources": {"gpu": {"count": {"min": 0, "max": null}}}}), 0, UNLIMITED)]
 #[case::instance_type_and_none(json!({"instance_types": ["c5.large"], "resources": {"gpu": {"count": {"min": 0, "max": 0}}}}), 0, 0)]
 #[case::as_it_is_typed(json!({"resources": {"gpu": "H100:8"}}), 0, UNLIMITED)]
 #[case::node_groups(
@@ -278,13 +279,27 @@ fn a_fleet_idles_for_three_days_when_nothing_is_said() {
 #[case::with_a_host_mount(json!({"image": "scratch", "volumes": [{"instance_path": "/", "path": "/h"}]}), false)]
 #[case::with_an_entrypoint(json!({"image": "scratch", "entrypoint": "/h/bin/sh"}), false)]
 #[case::with_docker(json!({"docker": true}), false)]
+#[case::with_a_shell(json!({"shell": "/workflow/evil.sh"}), false)]
+#[case::with_a_directory(json!({"working_dir": "/workflow"}), false)]
 fn an_offer_is_told_from_a_task(#[case] mut configuration: Value, #[case] offer: bool) {
     configuration["type"] = json!("task");
     configuration["commands"] = json!([":"]);
     let spec = json!({"run_name": null, "configuration": configuration, "profile": null});
     assert_eq!(effective(Kind::Run, &spec)["offer"], offer);
-    let named = json!({"run_name": "mine", "configuration": configuration, "profile": null});
-    assert_eq!(effective(Kind::Run, &named)["offer"], false);
+    for (key, value) in [
+        ("run_name", json!("mine")),
+        ("repo_id", json!("r")),
+        ("repo_data", json!({"repo_type": "remote"})),
+        ("repo_dir", json!("/root")),
+        (
+            "file_archives",
+            json!([{"id": "x", "path": "/root/.bashrc"}]),
+        ),
+    ] {
+        let mut more = spec.clone();
+        more[key] = value;
+        assert_eq!(effective(Kind::Run, &more)["offer"], false, "{key}");
+    }
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use ::cel::Env;
 
 use super::language::Pattern;
-use super::meter::{BUDGET, Meter};
+use super::meter::{BUDGET, FAST_BUDGET, Meter};
 use super::program::{CompileError, Compiler, Program, enumerated};
 use super::scope::{GLOBALS, Globals};
 use super::source::Condition;
@@ -57,7 +57,7 @@ impl Conditions {
             patterns: &self.patterns,
             meter: &meter,
         };
-        let fast = globals.fast(&[], Meter::new(BUDGET));
+        let fast = globals.fast(&[], Meter::new(FAST_BUDGET));
         let mut faults = Vec::new();
         for (position, (name, program)) in self.programs.iter().enumerate() {
             let rule = || match name {

@@ -34,7 +34,7 @@ pub(super) struct Fast<'a> {
     variables: &'a [Variable],
     /// What each variable is, once it has been asked for; `None` where the interpreter has to say.
     values: Vec<OnceLock<Option<Datum<'a>>>>,
-    /// A budget like the interpreter's: whoever has spent it leaves the rest to that.
+    /// A budget of its own: whoever has spent it leaves the rest to the interpreter.
     meter: Meter,
     interpreter: &'a Meter,
 }

@@ -21,6 +21,9 @@ use crate::admission::verdict::{Fault, FaultKind};
 /// What all rules of one policy may cost together on one call: around 5 ms of one core.
 pub(super) const BUDGET: u64 = 60_000;
 
+/// The same for the fast way, which takes a quarter of the time for a unit.
+pub(super) const FAST_BUDGET: u64 = 4 * BUDGET;
+
 /// Bytes of text for one unit.
 const BYTES: usize = 64;
 

@@ -9,8 +9,9 @@ mod mutations;
 mod outcomes;
 
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
+use rustix::time::{ClockId, clock_gettime};
 use serde_json::{Value, json};
 
 use super::source::Source;
@@ -106,4 +107,12 @@ fn on_a_large_stack<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static
         .stack_size(32 * 1024 * 1024)
         .spawn(work);
     thread.unwrap().join().unwrap()
+}
+
+/// What work gives, and how long it kept this thread busy, whatever else the machine does.
+fn busy<T>(work: impl FnOnce() -> T) -> (T, Duration) {
+    let now = || Duration::try_from(clock_gettime(ClockId::ThreadCPUTime)).unwrap();
+    let before = now();
+    let done = work();
+    (done, now() - before)
 }

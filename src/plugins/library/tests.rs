@@ -5,10 +5,13 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use rstest::rstest;
+use serde_json::json;
+
 use super::*;
 use crate::admission::review::{Kind, Review, Spec};
 use crate::admission::revision::Revision;
-use crate::admission::verdict::{Call, Phase};
+use crate::admission::verdict::{Call, Outcome, Phase};
 
 #[test]
 fn every_file_is_listed_and_has_tests() {
@@ -83,35 +86,11 @@ fn every_denial_has_words() {
 /// What a review through the whole library costs is a promise (`tests/bench/README.md`).
 #[test]
 fn no_policy_needs_the_interpreter_for_what_it_lets_pass() {
-    let body =
-        Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/specs/0.22.5/plain-service-full.json");
-    let body: Value = serde_json::from_str(&fs::read_to_string(body).unwrap()).unwrap();
-    let spec = Spec::parse(body["spec"].to_string().into()).unwrap();
-    let value = Arc::clone(spec.value());
-    let review = Arc::new(Review {
-        id: String::new(),
-        kind: Kind::Run,
-        user: "ada".to_owned(),
-        project: "research".to_owned(),
-        received: SystemTime::UNIX_EPOCH,
-        headers: Vec::new(),
-        trace: None,
-        spec,
-    });
+    let review = review(plain_service());
     for definition in all().filter(|one| one.kinds.contains(&Kind::Run)) {
         let built_in = definition.with(&definition.example).unwrap();
         for phase in [Phase::Mutating, Phase::Validating] {
-            let call = Call {
-                review: Arc::clone(&review),
-                spec: Arc::new(Revision::new(
-                    Kind::Run,
-                    Arc::clone(&value),
-                    Arc::clone(&value),
-                )),
-                phase,
-                span: None,
-            };
-            let interpreted = built_in.policy.interpreted(&call);
+            let interpreted = built_in.policy.interpreted(&call(&review, phase));
             assert!(
                 interpreted.is_empty(),
                 "{}: {interpreted:?}",
@@ -119,4 +98,85 @@ fn no_policy_needs_the_interpreter_for_what_it_lets_pass() {
             );
         }
     }
+}
+
+#[test]
+fn no_policy_spends_its_budget_on_a_thousand_variables_and_commands() {
+    let mut spec = plain_service();
+    let variable = |n: usize| (format!("SETTING_{n}"), json!(format!("a plain value, {n}")));
+    let variables: Map<String, Value> = (0..1000).map(variable).collect();
+    let commands: Vec<String> = (0..1000).map(|n| format!("python step.py {n}")).collect();
+    spec["configuration"]["env"] = Value::Object(variables);
+    spec["configuration"]["commands"] = json!(commands);
+    let review = review(spec);
+    for definition in all().filter(|one| one.kinds.contains(&Kind::Run)) {
+        let built_in = definition.with(&definition.example).unwrap();
+        for phase in [Phase::Mutating, Phase::Validating] {
+            let outcome = built_in.policy.evaluate(&call(&review, phase));
+            assert!(
+                matches!(outcome, Outcome::Verdict(_)),
+                "{}: {outcome:?}",
+                definition.name
+            );
+        }
+    }
+}
+
+fn plain_service() -> Value {
+    let body =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/specs/0.22.5/plain-service-full.json");
+    let mut body: Value = serde_json::from_str(&fs::read_to_string(body).unwrap()).unwrap();
+    body["spec"].take()
+}
+
+fn review(spec: Value) -> Arc<Review> {
+    Arc::new(Review {
+        id: String::new(),
+        kind: Kind::Run,
+        user: "ada".to_owned(),
+        project: "research".to_owned(),
+        received: SystemTime::UNIX_EPOCH,
+        headers: Vec::new(),
+        trace: None,
+        spec: Spec::parse(spec.to_string().into()).unwrap(),
+    })
+}
+
+fn call(review: &Arc<Review>, phase: Phase) -> Call {
+    let spec = review.spec.value();
+    Call {
+        review: Arc::clone(review),
+        spec: Arc::new(Revision::new(Kind::Run, Arc::clone(spec), Arc::clone(spec))),
+        phase,
+        span: None,
+    }
+}
+
+#[rstest]
+#[case::a_point(json!(8.0), Some(json!(8)))]
+#[case::an_exponent(json!(1e5), Some(json!(100_000)))]
+#[case::within(json!([{"max": 2.0}, "3d", null, -1]), Some(json!([{"max": 2}, "3d", null, -1])))]
+#[case::beyond_64_bits(json!(9_223_372_036_854_775_808_u64), None)]
+#[case::what_stands_for_no_limit(json!(i64::MAX), None)]
+#[case::a_huge_exponent(json!(1e30), None)]
+fn whole_numbers_are_integers_however_they_are_written(
+    #[case] mut given: Value,
+    #[case] expected: Option<Value>,
+) {
+    let whole = make_whole(&mut given);
+    assert_eq!(whole.then_some(given), expected);
+}
+
+#[rstest]
+#[case("max-duration", json!({"limit": 1e5}), None)]
+#[case("max-price", json!({"limit": 2.5}), None)]
+#[case("max-duration", json!({"limit": 1e30}), Some("limit"))]
+fn numbers_that_are_too_large_are_named(
+    #[case] name: &str,
+    #[case] with: Value,
+    #[case] field: Option<&str>,
+) {
+    let errors = find(name).unwrap().with(with.as_object().unwrap()).err();
+    let fields = errors.map(|errors| errors[0].field.clone());
+    assert_eq!(fields.as_deref(), field);
 }
