@@ -9,6 +9,7 @@ mod arbitrary;
 pub mod chain;
 pub mod decision;
 pub mod effective;
+mod legible;
 pub mod merge;
 pub mod patch;
 pub mod protected;

@@ -82,6 +82,7 @@ impl Engine {
         let budget = Budget {
             limit: timeout.min(left),
             cut_short: left < timeout,
+            is_scant: left < timeout.min(self.deadline) / 2,
         };
         let outcome = if left.is_zero() {
             let deadline = humantime::format_duration(self.deadline);
@@ -101,7 +102,7 @@ impl Engine {
             ask.member.plugin.call(&ask.call, budget).await
         };
         Reply {
-            outcome,
+            outcome: outcome.legible(),
             began: asked - started,
             took: asked.elapsed(),
         }

@@ -87,7 +87,8 @@ impl FailurePolicy {
     }
 }
 
-/// Whether a plugin is called once more when a later one changed the spec (Kubernetes `reinvocationPolicy`).
+/// Whether a plugin is called once more when another changed the spec after it or at the same time
+/// (Kubernetes `reinvocationPolicy`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reinvocation {
     Never,

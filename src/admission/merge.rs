@@ -4,11 +4,15 @@
 //! another result. Appends to one array do not conflict: each plugin's elements follow in the
 //! order of the chain.
 
+use std::collections::{HashMap, HashSet};
+use std::iter;
+
+use indexmap::IndexSet;
 use json_patch::PatchOperation;
 use json_patch::jsonptr::{Pointer, PointerBuf, Token};
 use serde_json::Value;
 
-use super::patch::written;
+use super::patch::{equal, written};
 
 /// One plugin's part of a merge.
 #[derive(Clone, Debug)]
@@ -18,7 +22,7 @@ pub struct Contribution {
     result: Value,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Write {
     /// Sets, changes or removes what is at a place. Inserting into or removing from an array
     /// writes the whole array, since it moves the elements.
@@ -38,19 +42,16 @@ pub struct Conflict {
 impl Contribution {
     /// `result` is `base` with `patch` applied.
     pub fn new(base: &Value, patch: &[PatchOperation], result: Value) -> Self {
-        let mut all: Vec<Write> = Vec::new();
-        for operation in patch {
-            for path in written(operation) {
-                let write = Write::of(operation, path, base);
-                if !all.contains(&write) {
-                    all.push(write);
-                }
-            }
-        }
-        let part_of_another = |write: &Write| {
-            let covers =
-                |other: &Write| matches!(other, Write::At(path) if write.place().starts_with(path));
-            all.iter().any(|other| other != write && covers(other))
+        let all: IndexSet<Write> = patch
+            .iter()
+            .flat_map(|operation| {
+                written(operation).map(move |path| Write::of(operation, path, base))
+            })
+            .collect();
+        let places: HashSet<&Pointer> = all.iter().filter_map(Write::at).collect();
+        let part_of_another = |write: &Write| match write {
+            Write::At(path) => above(path).any(|place| places.contains(place)),
+            Write::Append(array) => at_or_above(array).any(|place| places.contains(place)),
         };
         let writes = all.iter().filter(|write| !part_of_another(write));
         Self {
@@ -61,18 +62,48 @@ impl Contribution {
 
     /// The first place about which the two disagree.
     fn disagreement<'a>(&'a self, other: &'a Self, base: &Value) -> Option<&'a Pointer> {
-        let pairs = self
-            .writes
-            .iter()
-            .flat_map(|a| other.writes.iter().map(move |b| (a, b)));
-        pairs
-            .filter_map(|(a, b)| overlap(a, b, base))
-            .find(|place| !self.agrees(other, place))
+        let places: HashSet<&Pointer> = self.writes.iter().map(Write::place).collect();
+        let (mut at, mut below) = (Places::new(), Places::new());
+        for write in &other.writes {
+            at.entry(write.place()).or_default().push(write);
+            for place in above(write.place()).filter(|place| places.contains(place)) {
+                below.entry(place).or_default().push(write);
+            }
+        }
+        let mut compared = HashSet::new();
+        for own in &self.writes {
+            let below = below.get(own.place());
+            let near = at_or_above(own.place()).filter_map(|place| at.get(place));
+            for write in near.chain(below).flatten() {
+                let Some(place) = overlap(own, write, base) else {
+                    continue;
+                };
+                if compared.insert(place) && !self.agrees(other, place) {
+                    return Some(place);
+                }
+            }
+        }
+        None
     }
 
     fn agrees(&self, other: &Self, place: &Pointer) -> bool {
-        place.resolve(&self.result).ok() == place.resolve(&other.result).ok()
+        match (place.resolve(&self.result), place.resolve(&other.result)) {
+            (Ok(own), Ok(others)) => equal(own, others),
+            (own, others) => own.is_err() && others.is_err(),
+        }
     }
+}
+
+/// Writes by a place that they have to do with.
+type Places<'w> = HashMap<&'w Pointer, Vec<&'w Write>>;
+
+/// The places that enclose one, the nearest first.
+fn above(place: &Pointer) -> impl Iterator<Item = &Pointer> {
+    iter::successors(place.parent(), |place| place.parent())
+}
+
+fn at_or_above(place: &Pointer) -> impl Iterator<Item = &Pointer> {
+    iter::once(place).chain(above(place))
 }
 
 impl Write {
@@ -100,6 +131,14 @@ impl Write {
             Write::At(place) | Write::Append(place) => place,
         }
     }
+
+    /// The place that is written as a whole.
+    fn at(&self) -> Option<&Pointer> {
+        match self {
+            Write::At(place) => Some(place),
+            Write::Append(_) => None,
+        }
+    }
 }
 
 /// The place to compare two writes at, when they are not beside each other.
@@ -121,8 +160,7 @@ fn overlap<'w>(a: &'w Write, b: &'w Write, base: &Value) -> Option<&'w Pointer> 
 /// The deeper of two places, unless an array between them was written as a whole: an index within
 /// then means one element to one patch and another to the other, so the array is what to compare.
 fn comparable<'w>(upper: &Pointer, lower: &'w Pointer, base: &Value) -> &'w Pointer {
-    let above = std::iter::successors(lower.parent(), |place| place.parent());
-    above
+    above(lower)
         .take_while(|place| place.len() >= upper.len())
         .filter(|place| matches!(place.resolve(base), Ok(Value::Array(_))))
         .last()
@@ -151,25 +189,27 @@ pub fn merge(base: &Value, contributions: &[Contribution]) -> Result<Value, Conf
 /// Merges contributions to `base`; where two disagree, the later one stands.
 pub fn last_wins(base: &Value, contributions: &[Contribution]) -> Value {
     let mut merged = base.clone();
-    for (index, contribution) in contributions.iter().enumerate() {
+    let mut earlier: Vec<(&Contribution, HashSet<&Pointer>)> = Vec::new();
+    for contribution in contributions {
         let result = &contribution.result;
         for write in &contribution.writes {
-            let array_above = array_written(&contributions[..index], write.place(), base);
+            let array_above = array_written(&earlier, write.place(), base);
             match (write, array_above) {
                 (Write::At(path), None) => put(&mut merged, path, result),
                 (Write::Append(array), None) => {
-                    let covers =
-                        |write: &Write| matches!(write, Write::At(path) if array.starts_with(path));
-                    let has_it = |earlier: &Contribution| {
-                        earlier.writes.iter().any(covers) && earlier.agrees(contribution, array)
+                    let has_it = |(earlier, places): &(&Contribution, HashSet<&Pointer>)| {
+                        at_or_above(array).any(|place| places.contains(place))
+                            && earlier.agrees(contribution, array)
                     };
-                    if !contributions[..index].iter().any(has_it) {
+                    if !earlier.iter().any(has_it) {
                         append(&mut merged, array, base, result);
                     }
                 }
                 (_, Some(array)) => put(&mut merged, array, result),
             }
         }
+        let places = contribution.writes.iter().filter_map(Write::at).collect();
+        earlier.push((contribution, places));
     }
     merged
 }
@@ -177,16 +217,14 @@ pub fn last_wins(base: &Value, contributions: &[Contribution]) -> Value {
 /// The array above `place` that an earlier contribution wrote as a whole, so that an index below
 /// no longer means the element that it meant in `base`.
 fn array_written<'w>(
-    earlier: &[Contribution],
+    earlier: &[(&Contribution, HashSet<&Pointer>)],
     place: &'w Pointer,
     base: &Value,
 ) -> Option<&'w Pointer> {
-    let writes = earlier.iter().flat_map(|contribution| &contribution.writes);
-    let above = writes.filter_map(|write| match write {
-        Write::At(upper) if place.starts_with(upper) => Some(comparable(upper, place, base)),
-        _ => None,
-    });
-    above
+    let is_written = |upper: &&Pointer| earlier.iter().any(|(_, places)| places.contains(upper));
+    at_or_above(place)
+        .filter(is_written)
+        .map(|upper| comparable(upper, place, base))
         .filter(|array| *array != place)
         .min_by_key(|array| array.len())
 }

@@ -17,6 +17,10 @@ const MAX_OPERATIONS: usize = 10_000;
 /// (`JSONPatchMaxCopyBytes`): a few dozen copies of a copy would fill any memory.
 const MAX_COPIED: usize = 3 * 1024 * 1024;
 
+/// How many values the operations of one patch may move about, elements that others make room for
+/// or close up to included: a fraction of a second.
+const MAX_MOVED: usize = 50_000_000;
+
 /// How deep a spec may nest: what JSON readers here take, so that a patched spec can be read again.
 const MAX_DEPTH: usize = 127;
 
@@ -33,10 +37,12 @@ pub fn apply(spec: &Value, patch: &[PatchOperation]) -> Result<Value, String> {
         ));
     }
     let mut after = spec.clone();
-    let mut copied = 0;
+    let mut spent = Spent::default();
     for (index, operation) in patch.iter().enumerate() {
-        step(&mut after, operation, &mut copied)
-            .map_err(|why| format!("operation {index} at {}: {why}", operation.path()))?;
+        step(&mut after, operation, &mut spent).map_err(|why| match operation.path().as_str() {
+            "" => format!("operation {index} at the spec itself: {why}"),
+            path => format!("operation {index} at {path}: {why}"),
+        })?;
     }
     if after.is_object() {
         Ok(after)
@@ -45,8 +51,15 @@ pub fn apply(spec: &Value, patch: &[PatchOperation]) -> Result<Value, String> {
     }
 }
 
+/// What the operations of a patch have cost so far.
+#[derive(Default)]
+struct Spent {
+    copied: usize,
+    moved: usize,
+}
+
 /// Applies one operation. When it does not apply, `spec` may be left anyhow.
-fn step(spec: &mut Value, operation: &PatchOperation, copied: &mut usize) -> Result<(), String> {
+fn step(spec: &mut Value, operation: &PatchOperation, spent: &mut Spent) -> Result<(), String> {
     let found = |path: &PointerBuf| spec.pointer(path.as_str());
     let incoming = match operation {
         PatchOperation::Test(op) => {
@@ -62,17 +75,27 @@ fn step(spec: &mut Value, operation: &PatchOperation, copied: &mut usize) -> Res
         PatchOperation::Move(op) => found(&op.from),
         PatchOperation::Copy(op) => {
             let source = found(&op.from);
-            *copied += source.map_or(0, |source| source.to_string().len());
+            spent.copied += source.map_or(0, |source| source.to_string().len());
             source
         }
     };
-    if *copied > MAX_COPIED {
+    if spent.copied > MAX_COPIED {
         return Err(format!(
             "the patch copies more than {MAX_COPIED} bytes in all"
         ));
     }
-    let levels = incoming.map_or(0, |value| operation.path().count() + depth(value));
-    if levels > MAX_DEPTH {
+    let extent = incoming.map(Extent::of).unwrap_or_default();
+    spent.moved += extent.values;
+    if !matches!(operation, PatchOperation::Replace(_)) {
+        let behind = written(operation).map(|path| behind(spec, path));
+        spent.moved += behind.sum::<usize>();
+    }
+    if spent.moved > MAX_MOVED {
+        return Err(format!(
+            "the patch moves more than {MAX_MOVED} values in all"
+        ));
+    }
+    if incoming.is_some() && operation.path().count() + extent.levels > MAX_DEPTH {
         return Err(format!(
             "the spec would nest deeper than {MAX_DEPTH} levels"
         ));
@@ -84,7 +107,7 @@ fn step(spec: &mut Value, operation: &PatchOperation, copied: &mut usize) -> Res
 
 /// Whether two values are one by the rule of `test` (RFC 6902, section 4.6): numbers by what they
 /// count, so that a plugin which read `8.0` and tests for `8` is right.
-fn equal(a: &Value, b: &Value) -> bool {
+pub fn equal(a: &Value, b: &Value) -> bool {
     match (a, b) {
         (Value::Number(a), Value::Number(b)) => same_number(a, b),
         (Value::Array(a), Value::Array(b)) => {
@@ -117,13 +140,51 @@ pub fn same(a: &Value, b: &Value) -> bool {
     }
 }
 
-/// How many arrays and objects enclose the deepest of a value's parts.
-fn depth(value: &Value) -> usize {
-    match value {
-        Value::Array(elements) => 1 + elements.iter().map(depth).max().unwrap_or(0),
-        Value::Object(members) => 1 + members.values().map(depth).max().unwrap_or(0),
-        _ => 0,
+/// How large a value is.
+#[derive(Default)]
+struct Extent {
+    /// It and all that is in it.
+    values: usize,
+    /// How many arrays and objects enclose the deepest of its parts.
+    levels: usize,
+}
+
+impl Extent {
+    fn of(value: &Value) -> Self {
+        match value {
+            Value::Array(elements) => Self::around(elements.iter()),
+            Value::Object(members) => Self::around(members.values()),
+            _ => Self {
+                values: 1,
+                levels: 0,
+            },
+        }
     }
+
+    fn around<'v>(parts: impl Iterator<Item = &'v Value>) -> Self {
+        parts.map(Self::of).fold(
+            Self {
+                values: 1,
+                levels: 1,
+            },
+            |all, part| Self {
+                values: all.values + part.values,
+                levels: all.levels.max(1 + part.levels),
+            },
+        )
+    }
+}
+
+/// How many elements of an array stand at a place or behind it, and move when one comes or goes there.
+fn behind(spec: &Value, path: &Pointer) -> usize {
+    let Some((array, last)) = path.split_back() else {
+        return 0;
+    };
+    let elements = array.resolve(spec).ok().and_then(Value::as_array);
+    let index = last.encoded().parse().ok();
+    elements
+        .zip(index)
+        .map_or(0, |(elements, index)| elements.len().saturating_sub(index))
 }
 
 /// The places an operation writes: where it puts something, and where it takes something away.
@@ -185,6 +246,11 @@ mod tests {
             serde_json::from_value(json!([{"op": "replace", "path": "/b/c", "value": 1}])).unwrap();
         let error = apply(&json!({"a": 1}), &patch).unwrap_err();
         assert!(error.starts_with("operation 0 at /b/c"), "{error}");
+        let error = applied(&json!({"a": 1}), json!([{"op": "remove", "path": ""}])).unwrap_err();
+        assert!(
+            error.starts_with("operation 0 at the spec itself: "),
+            "{error}"
+        );
     }
 
     #[test]
@@ -261,6 +327,23 @@ mod tests {
             applied(&json!({"a": ["x".repeat(1000)]}), json!(vec![double; 64])).unwrap_err();
         assert!(
             error.contains("the patch copies more than 3145728 bytes"),
+            "{error}"
+        );
+    }
+
+    #[rstest]
+    #[case::to_and_fro(
+        vec![json!({"op": "move", "from": "/l", "path": "/m"}), json!({"op": "move", "from": "/m", "path": "/l"})]
+    )]
+    #[case::to_the_front(vec![json!({"op": "move", "from": "/l/99999", "path": "/l/0"})])]
+    #[case::in_and_out(
+        vec![json!({"op": "add", "path": "/l/0", "value": 1}), json!({"op": "remove", "path": "/l/0"})]
+    )]
+    fn a_patch_that_moves_much_again_and_again_ends_early(#[case] operations: Vec<Value>) {
+        let many = operations.iter().cycle().take(4000).collect::<Vec<_>>();
+        let error = applied(&json!({"l": vec![0; 100_000]}), json!(many)).unwrap_err();
+        assert!(
+            error.contains("the patch moves more than 50000000 values"),
             "{error}"
         );
     }

@@ -71,8 +71,8 @@ pub struct Spec {
 /// Why a text is no spec.
 #[derive(Debug, thiserror::Error)]
 pub enum SpecError {
-    #[error("the spec is not JSON: {0}")]
-    Syntax(#[from] serde_json::Error),
+    #[error("the spec cannot be read: {0}")]
+    Unreadable(#[from] serde_json::Error),
     #[error("the spec is not a JSON object")]
     NotAnObject,
 }
@@ -81,7 +81,8 @@ impl Spec {
     /// Parses the JSON text of one spec.
     ///
     /// # Errors
-    /// When the text is no JSON or no object.
+    /// When the text is no JSON, or JSON that cannot be held (half a surrogate pair, `1e400`, more than
+    /// 127 levels), or no object.
     pub fn parse(text: Bytes) -> Result<Self, SpecError> {
         let value = serde_json::from_slice(&text)?;
         Self::parsed(text, value)

@@ -12,6 +12,7 @@ use serde_json::Value;
 
 use super::chain::{Chain, FailurePolicy, Member, Mode, OnConflict, Reinvocation};
 use super::decision::{self, Decision, Part, PartResult};
+use super::patch;
 use super::review::Review;
 use super::revision::Revision;
 use super::schema::Fit;
@@ -194,6 +195,7 @@ impl<'c, P> Run<'c, P> {
         }
         let reinvoked = matches!(round.step, Step::Reinvoking(_));
         let mut changes: Vec<Change> = Vec::new();
+        let first = self.parts.len();
 
         let replies = replies.into_iter().chain(std::iter::repeat_with(no_reply));
         for (ask, reply) in round.asks.iter().zip(replies) {
@@ -253,14 +255,24 @@ impl<'c, P> Run<'c, P> {
                     following: self.step,
                 });
             }
-            for ask in &round.asks {
-                self.left[ask.index] = Some(Arc::clone(&self.spec));
+            for (ask, part) in round.asks.iter().zip(first..) {
+                self.left[ask.index] = Some(self.left_by(ask, part));
             }
             // A denial in the mutating phase ends the chain there.
             if self.mode == Mode::Enforce && self.parts.iter().any(|part| part.result.denies()) {
                 self.step = self.after_denial();
             }
         }
+    }
+
+    /// The spec as a member left it: the one of now, unless others of its round changed it too.
+    fn left_by(&self, ask: &Ask<'c, P>, part: usize) -> Arc<Revision> {
+        let change = self.parts.get(part).and_then(|part| part.change.as_ref());
+        let own = change.map_or(ask.call.spec.value(), |change| &change.after);
+        let now = self.spec.value();
+        let alone = Arc::ptr_eq(own, now)
+            || ask.member.reinvocation == Reinvocation::IfNeeded && patch::same(own, now);
+        Arc::clone(if alone { &self.spec } else { &ask.call.spec })
     }
 
     /// Ends the run where it stands.

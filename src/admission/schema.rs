@@ -204,11 +204,9 @@ impl Fit {
 impl fmt::Display for Violation {
     /// ``/configuration/resources: unknown field `foo` ``.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let place = if self.path.is_empty() {
-            "/"
-        } else {
-            &self.path
-        };
-        write!(f, "{place}: {}", self.message)
+        match self.path.as_str() {
+            "" => write!(f, "the top level: {}", self.message),
+            path => write!(f, "{path}: {}", self.message),
+        }
     }
 }

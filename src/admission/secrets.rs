@@ -134,6 +134,7 @@ impl Secrets {
                 let is_one = value.is_number() || place != Place::Secret;
                 is_one.then(|| REDACTED.to_owned())
             }
+            Value::Number(number) if known.is(number) => Some(REDACTED.to_owned()),
             _ => None,
         }
     }

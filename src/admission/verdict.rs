@@ -47,9 +47,11 @@ impl Call {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Budget {
     pub limit: Duration,
-    /// Whether the chain's deadline left less than the plugin's own timeout. Running out of such a
-    /// budget says nothing about the plugin.
+    /// Whether the chain's deadline left less than the plugin's own timeout.
     pub cut_short: bool,
+    /// Whether it is less than half of what the plugin gets at the beginning of a chain. Running out
+    /// of so little says nothing about the plugin.
+    pub is_scant: bool,
 }
 
 /// What a plugin answers.

@@ -254,33 +254,45 @@ impl Response {
             let message = format!("its patch cannot be read as a JSON Patch: {why}");
             Fault::new(FaultKind::Undecodable, message)
         };
+        // The API server's decoder skips line breaks, and a list that was never made is `null` in Go.
+        let one_line: String = patch
+            .chars()
+            .filter(|c| !matches!(c, '\r' | '\n'))
+            .collect();
         let json = BASE64_STANDARD
-            .decode(patch)
+            .decode(one_line)
             .map_err(|e| unreadable(format!("not base64: {e}")))?;
-        let operations: Vec<PatchOperation> =
+        let operations: Option<Vec<PatchOperation>> =
             serde_json::from_slice(&json).map_err(|e| unreadable(e.to_string()))?;
+        let operations = operations.unwrap_or_default();
         operations.into_iter().map(below_spec).collect()
     }
 }
 
 /// The same operation on the spec alone instead of the object around it.
 fn below_spec(mut operation: PatchOperation) -> Result<PatchOperation, Fault> {
-    let stripped = |path: &Pointer| {
+    let stripped = |path: &Pointer, does: &str, done: &str| {
         let spec = path.first().is_some_and(|token| token.encoded() == "spec");
         let below = path.split_front().map(|(_, below)| below.to_buf());
         below.filter(|_| spec).ok_or_else(|| {
+            let what = match path.is_root() {
+                true => "the whole object".to_owned(),
+                false => format!("`{path}`"),
+            };
             let message =
-                format!("its patch changes `{path}`; only what is below /spec can be changed");
+                format!("its patch {does} {what}; only what is below /spec can be {done}");
             Fault::new(FaultKind::PatchApply, message)
         })
     };
+    let written = |path: &Pointer| stripped(path, "changes", "changed");
+    let read = |path: &Pointer| stripped(path, "reads", "read");
     match &mut operation {
-        PatchOperation::Add(op) => op.path = stripped(&op.path)?,
-        PatchOperation::Remove(op) => op.path = stripped(&op.path)?,
-        PatchOperation::Replace(op) => op.path = stripped(&op.path)?,
-        PatchOperation::Test(op) => op.path = stripped(&op.path)?,
-        PatchOperation::Move(op) => (op.from, op.path) = (stripped(&op.from)?, stripped(&op.path)?),
-        PatchOperation::Copy(op) => (op.from, op.path) = (stripped(&op.from)?, stripped(&op.path)?),
+        PatchOperation::Add(op) => op.path = written(&op.path)?,
+        PatchOperation::Remove(op) => op.path = written(&op.path)?,
+        PatchOperation::Replace(op) => op.path = written(&op.path)?,
+        PatchOperation::Test(op) => op.path = read(&op.path)?,
+        PatchOperation::Move(op) => (op.from, op.path) = (written(&op.from)?, written(&op.path)?),
+        PatchOperation::Copy(op) => (op.from, op.path) = (read(&op.from)?, written(&op.path)?),
     }
     Ok(operation)
 }
@@ -310,141 +322,4 @@ fn shortened(warnings: Vec<String>) -> Vec<String> {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::time::SystemTime;
-
-    use bytes::Bytes;
-    use rstest::rstest;
-    use serde_json::{Value, json};
-
-    use super::*;
-    use crate::admission::review::{Kind, Spec};
-
-    fn answer(response: Value) -> Vec<u8> {
-        json!({"apiVersion": API_VERSION, "kind": "AdmissionReview", "response": response})
-            .to_string()
-            .into()
-    }
-
-    fn patch(operations: Value) -> String {
-        BASE64_STANDARD.encode(operations.to_string())
-    }
-
-    #[test]
-    fn a_request_is_what_the_api_server_would_send() {
-        let text = r#"{"run_name":"r1","n":1.0}"#;
-        let review = Review {
-            id: "01J".into(),
-            kind: Kind::Run,
-            user: "alice".into(),
-            project: "main".into(),
-            received: SystemTime::UNIX_EPOCH,
-            headers: vec![],
-            trace: None,
-            spec: Spec::parse(Bytes::from_static(text.as_bytes())).unwrap(),
-        };
-        let body = encode_request(&review, "u-1", text.as_bytes()).unwrap();
-        let body: Value = serde_json::from_slice(&body).unwrap();
-        let resource = json!({"group": "dstack.ai", "version": "v1", "resource": "runs"});
-        let kind = json!({"group": "dstack.ai", "version": "v1", "kind": "Run"});
-        let expected = json!({
-            "apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview",
-            "request": {
-                "uid": "u-1", "kind": kind, "resource": resource, "requestKind": kind, "requestResource": resource,
-                "name": "r1", "namespace": "main", "operation": "CREATE", "userInfo": {"username": "alice"},
-                "object": {"apiVersion": "dstack.ai/v1", "kind": "Run",
-                           "metadata": {"name": "r1", "namespace": "main"}, "spec": {"run_name": "r1", "n": 1.0}},
-                "oldObject": null, "dryRun": false,
-                "options": {"apiVersion": "meta.k8s.io/v1", "kind": "CreateOptions"},
-            }
-        });
-        assert_eq!(body, expected);
-    }
-
-    #[test]
-    fn an_allowing_answer_brings_its_patch_warnings_and_annotations() {
-        let body = answer(json!({
-            "uid": "u", "allowed": true, "patchType": "JSONPatch",
-            "patch": patch(json!([{"op": "move", "from": "/spec/a", "path": "/spec/b"}])),
-            "warnings": ["w"], "auditAnnotations": {"k": "v"},
-        }));
-        let verdict = decode_response(&body, "u", Phase::Mutating).unwrap();
-        let operations = serde_json::to_value(&verdict.patch).unwrap();
-        assert_eq!(
-            operations,
-            json!([{"op": "move", "from": "/a", "path": "/b"}])
-        );
-        assert_eq!(verdict.warnings, ["w"]);
-        assert_eq!(verdict.annotations, [("k".to_owned(), "v".to_owned())]);
-        assert!(verdict.denials.is_empty());
-    }
-
-    #[rstest]
-    #[case::message(json!({"message": "no", "reason": "Forbidden"}), "no")]
-    #[case::reason(json!({"reason": "Forbidden"}), "Forbidden")]
-    #[case::nothing(json!(null), "denied without explanation")]
-    fn a_denying_answer_says_why(#[case] status: Value, #[case] words: &str) {
-        let body = answer(json!({"uid": "u", "allowed": false, "status": status}));
-        let verdict = decode_response(&body, "u", Phase::Mutating).unwrap();
-        assert_eq!(verdict.denials[0].message, words);
-    }
-
-    #[rstest]
-    #[case::no_verdict(json!({"uid": "u"}))]
-    #[case::null(json!({"uid": "u", "allowed": null}))]
-    #[case::with_a_patch_nobody_reads(json!({"uid": "u", "allowed": false, "patchType": "X", "patch": "%%"}))]
-    fn whatever_does_not_allow_denies(#[case] response: Value) {
-        let verdict = decode_response(&answer(response), "u", Phase::Mutating).unwrap();
-        assert_eq!((verdict.denials.len(), verdict.patch.len()), (1, 0));
-    }
-
-    #[rstest]
-    #[case::other_uid(json!({"uid": "x", "allowed": true}), FaultKind::WrongUid)]
-    #[case::no_uid(json!({"allowed": true}), FaultKind::WrongUid)]
-    #[case::patch_without_type(json!({"uid": "u", "allowed": true, "patch": "W10="}), FaultKind::PatchType)]
-    #[case::type_without_patch(json!({"uid": "u", "allowed": true, "patchType": "JSONPatch"}), FaultKind::PatchType)]
-    #[case::merge_patch(json!({"uid": "u", "allowed": true, "patchType": "MergePatch", "patch": "e30="}), FaultKind::PatchType)]
-    #[case::no_base64(json!({"uid": "u", "allowed": true, "patchType": "JSONPatch", "patch": "%%"}), FaultKind::Undecodable)]
-    #[case::no_operations(json!({"uid": "u", "allowed": true, "patchType": "JSONPatch", "patch": "e30="}), FaultKind::Undecodable)]
-    #[case::outside_spec(
-        json!({"uid": "u", "allowed": true, "patchType": "JSONPatch",
-               "patch": patch(json!([{"op": "add", "path": "/metadata/labels", "value": {}}]))}),
-        FaultKind::PatchApply
-    )]
-    #[case::beside_spec(
-        json!({"uid": "u", "allowed": true, "patchType": "JSONPatch",
-               "patch": patch(json!([{"op": "add", "path": "/specific", "value": {}}]))}),
-        FaultKind::PatchApply
-    )]
-    fn what_the_api_server_refuses_is_a_fault(#[case] response: Value, #[case] kind: FaultKind) {
-        assert_eq!(
-            decode_response(&answer(response), "u", Phase::Mutating)
-                .unwrap_err()
-                .kind,
-            kind
-        );
-    }
-
-    #[test]
-    fn a_validating_webhook_may_not_patch() {
-        let body =
-            answer(json!({"uid": "u", "allowed": true, "patchType": "JSONPatch", "patch": "W10="}));
-        let fault = decode_response(&body, "u", Phase::Validating).unwrap_err();
-        assert_eq!(fault.kind, FaultKind::PatchNotAllowed);
-    }
-
-    #[rstest]
-    #[case(json!({"apiVersion": "admission.k8s.io/v1beta1", "kind": "AdmissionReview", "response": {"uid": "u", "allowed": true}}))]
-    #[case(json!({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview"}))]
-    #[case(json!([]))]
-    fn another_document_is_undecodable(#[case] body: Value) {
-        let fault = decode_response(body.to_string().as_bytes(), "u", Phase::Mutating).unwrap_err();
-        assert_eq!(fault.kind, FaultKind::Undecodable);
-    }
-
-    #[test]
-    fn warnings_are_cut_as_the_api_server_cuts_them() {
-        let kept = shortened(vec!["x".repeat(300); 20]);
-        assert_eq!((kept.len(), kept[0].len()), (16, 256));
-    }
-}
+mod tests;

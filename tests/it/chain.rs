@@ -4,7 +4,7 @@ use rstest::rstest;
 use serde_json::{Value, json};
 
 use crate::harness::sidecar::{RUN, SPEC, body, post};
-use crate::harness::{Fake, Gate, Reply, Seen, Sidecar, eventually, parsed, tags, with};
+use crate::harness::{Fake, Gate, Home, Reply, Seen, Sidecar, eventually, parsed, tags, with};
 
 #[rstest]
 #[case::verbatim(|_: &mut Value| {})]
@@ -238,6 +238,29 @@ async fn a_spec_that_goes_on_changing_is_reported() {
     assert_eq!(sidecar.audit()[0]["unsettled"], json!(["a"]));
 }
 
+#[rstest]
+#[case::that_would_deny("Fail", 1.0)]
+#[case::that_would_be_passed_over("Ignore", 0.0)]
+#[tokio::test]
+async fn a_fault_of_a_monitored_plugin_is_counted(#[case] policy: &str, #[case] would_deny: f64) {
+    let broken = Fake::start(|_| Reply::text(500, "text/plain", "")).await;
+    let keys = json!({"mode": "monitor", "failurePolicy": policy});
+    let sidecar = Sidecar::with_plugins([with(broken.webhook("trial"), keys)]).await;
+    sidecar.review(SPEC).await.assert_allowed();
+    let of = "{error_type=\"status\",kind=\"run\",plugin=\"trial\"}";
+    sidecar
+        .counted(&format!("monitored_fault_total{of}"), 1.0)
+        .await;
+    sidecar
+        .counted(
+            "would_deny_total{kind=\"run\",plugin=\"trial\"}",
+            would_deny,
+        )
+        .await;
+    let failed_open = format!("plugin_fail_open_total{of}");
+    assert_eq!(sidecar.metric(&failed_open).await, 0.0);
+}
+
 #[tokio::test]
 async fn monitored_plugins_are_asked_after_the_answer_and_recorded_under_its_decision() {
     let gate = Gate::closed();
@@ -380,4 +403,45 @@ async fn only_listed_headers_reach_a_plugin_and_credentials_never() {
             assert_eq!(seen.header(name), None, "{name}");
         }
     }
+}
+
+#[tokio::test]
+async fn all_values_of_a_listed_header_reach_a_plugin_in_their_order() {
+    let fake = Fake::start(Seen::allowed).await;
+    let plugin = json!({"name": "w", "webhook": {"url": fake.url(), "forwardHeaders": ["x-team", "user-agent"]}});
+    let sidecar = Sidecar::with_plugins([plugin]).await;
+    let mut request = post(RUN, body(SPEC));
+    let headers = request.headers_mut();
+    for (name, value) in [("x-team", "a"), ("user-agent", "dstack"), ("x-team", "b")] {
+        headers.append(name, value.parse().unwrap());
+    }
+    sidecar.send(request).await.assert_allowed();
+    let seen = fake.call();
+    let values = |name| Vec::from_iter(seen.headers.get_all(name));
+    assert_eq!(values("x-team"), ["a", "b"]);
+    assert_eq!(values("user-agent"), ["dstack"]);
+}
+
+#[tokio::test]
+async fn a_message_of_megabytes_with_commands_for_a_terminal_is_cut_and_harmless() {
+    let message = format!("no:\n\t\u{1b}[2J\u{202e}{}", "x".repeat(2_000_000));
+    let fake = Fake::start(move |seen: &Seen| seen.denied(&message)).await;
+    let sidecar = Sidecar::with_plugins([fake.webhook("w")]).await;
+    let denial = sidecar.review(SPEC).await.denial();
+    assert!(denial.contains("w: no:\n"), "{denial}");
+    assert!(denial.contains("\t\u{fffd}[2J\u{fffd}xxx"), "{denial}");
+    assert!(denial.ends_with("xxx…"), "it says that it is cut");
+    assert!(denial.len() < 9_000, "{}", denial.len());
+    let recorded = sidecar.audit()[0].to_string();
+    assert!(recorded.len() < 40_000, "{}", recorded.len());
+    assert!(!recorded.contains('\u{202e}'));
+}
+
+#[test]
+fn a_match_condition_that_cannot_be_compiled_is_named_with_its_place() {
+    let condition = json!({"name": "a", "expression": "foo == 1"});
+    let plugin = json!({"name": "w", "match": {"conditions": [condition]}, "webhook": {"url": "http://127.0.0.1:1/"}});
+    let (_, said) = Home::new().refused(&json!({"plugins": [plugin]}));
+    let place = "plugins[0].match.conditions[0].expression: ";
+    assert!(said.contains(place), "{said}");
 }

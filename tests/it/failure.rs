@@ -9,10 +9,10 @@ use rstest::rstest;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
-use crate::harness::certificates::Authority;
+use crate::harness::certificates::{Authority, Pair};
 use crate::harness::client::full;
 use crate::harness::sidecar::SPEC;
-use crate::harness::{Fake, Home, Reply, Seen, Sidecar, eventually, with};
+use crate::harness::{Fake, Home, Reply, Seen, Sidecar, with};
 
 /// For the whole chain, where the configuration says nothing.
 const DEADLINE: Duration = Duration::from_secs(5);
@@ -47,6 +47,7 @@ async fn assert_fault(plugin: &Value, error_type: &str, words: &str) {
             sidecar
                 .counted("request_total{decision=\"denied\",kind=\"run\"}", 1.0)
                 .await;
+            sidecar.counted("request_failed_total", 1.0).await;
         } else {
             answer.assert_allowed();
             assert_eq!(part["verdict"], "failed_open");
@@ -58,11 +59,7 @@ async fn assert_fault(plugin: &Value, error_type: &str, words: &str) {
                 .counted("request_total{decision=\"allowed\",kind=\"run\"}", 1.0)
                 .await;
         }
-        eventually("the fault is logged", async || {
-            sidecar.logged("plugin fault").is_some()
-        })
-        .await;
-        let fault = sidecar.logged("plugin fault").unwrap();
+        let fault = sidecar.logged("plugin fault").await;
         assert_eq!(
             (&fault["plugin"], &fault["error_type"]),
             (&json!("judge"), &json!(error_type))
@@ -246,7 +243,8 @@ async fn a_plugin_that_is_down_is_a_fault(#[values("webhook", "rest")] kind: &st
 #[tokio::test]
 async fn a_plugin_whose_name_is_unknown_is_a_fault() {
     let plugin = json!({"name": "judge", "webhook": {"url": "https://nowhere.invalid/"}});
-    assert_fault(&plugin, "connect", "no connection to it could be made").await;
+    let message = "no connection to it could be made (unknown host)";
+    assert_fault(&plugin, "connect", message).await;
 }
 
 #[rstest]
@@ -265,8 +263,26 @@ async fn a_plugin_of_an_unknown_ca_is_a_fault(#[case] ca_file: bool) {
         let other = home.write("ca.pem", Authority::new("other").pem());
         plugin = with(plugin, json!({"webhook": {"caFile": other}}));
     }
-    assert_fault(&plugin, "tls", "no TLS connection to it could be made").await;
+    let message =
+        "no TLS connection to it could be made: its certificate is from an unknown issuer";
+    assert_fault(&plugin, "tls", message).await;
     assert!(fake.calls().is_empty(), "the spec went nowhere");
+}
+
+#[rstest]
+#[case::for_another_name(Authority::server_elsewhere, "for another name")]
+#[case::expired(|authority: &Authority| authority.server_until(2020), "expired")]
+#[case::not_for_servers(Authority::client, "not one for servers")]
+#[tokio::test]
+async fn a_plugin_whose_certificate_is_wrong_is_a_fault_that_says_why(
+    #[case] pair: fn(&Authority) -> Pair,
+    #[case] why: &str,
+) {
+    let (home, authority) = (Home::new(), Authority::new("plugins"));
+    let fake = Fake::start_tls(pair(&authority).server_config(None), Seen::allowed).await;
+    let ca = home.write("ca.pem", authority.pem());
+    let plugin = with(fake.webhook("judge"), json!({"webhook": {"caFile": ca}}));
+    assert_fault(&plugin, "tls", why).await;
 }
 
 #[tokio::test]
@@ -274,7 +290,8 @@ async fn a_plugin_that_speaks_plain_http_on_its_https_port_is_a_fault() {
     let fake = Fake::start(Seen::allowed).await;
     let url = format!("https://{}", fake.address);
     let plugin = json!({"name": "judge", "rest": {"url": url}});
-    assert_fault(&plugin, "tls", "no TLS connection to it could be made").await;
+    let message = "no TLS connection to it could be made: it does not speak TLS";
+    assert_fault(&plugin, "tls", message).await;
 }
 
 /// JSON Patches that grow what they copy, or nest it deeper with every step.

@@ -37,7 +37,7 @@ async fn plugins_of_one_stage_are_asked_at_once(#[values("fanOut", "validating")
 
 #[tokio::test]
 async fn a_fan_out_takes_as_long_as_its_slowest_member() {
-    let delay = Duration::from_millis(300);
+    let delay = Duration::from_secs(1);
     let slow = Fake::start(move |seen| seen.allowed().after(delay)).await;
     let members = ["a", "b", "c", "d"].map(|name| slow.webhook(name));
     let sidecar = Sidecar::with_plugins([json!({"fanOut": members})]).await;

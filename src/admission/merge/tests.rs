@@ -1,5 +1,7 @@
 //! Merging: which patches go together, which do not, and that their order does not matter.
 
+use std::time::{Duration, Instant};
+
 use proptest::prelude::*;
 use rstest::rstest;
 use serde_json::json;
@@ -68,6 +70,11 @@ fn base() -> Value {
     json!([{"op": "add", "path": "/price", "value": 2}]),
     json!({"tags": {"x": "1"}, "list": [1, 2], "price": 2, "deep": {"a": {"b": 0, "c": 0}}})
 )]
+#[case::numbers_spelled_otherwise(
+    json!([{"op": "replace", "path": "/price", "value": {"limit": 2}}]),
+    json!([{"op": "add", "path": "/price", "value": {"limit": 2.0}}]),
+    json!({"tags": {"x": "1"}, "list": [1, 2], "price": {"limit": 2.0}, "deep": {"a": {"b": 0, "c": 0}}})
+)]
 fn patches_that_agree_are_merged(#[case] a: Value, #[case] b: Value, #[case] expected: Value) {
     let base = base();
     let (a, b) = (contribution(&base, &a), contribution(&base, &b));
@@ -79,7 +86,7 @@ fn patches_that_agree_are_merged(#[case] a: Value, #[case] b: Value, #[case] exp
         let list = list.as_array_mut().unwrap();
         list.sort_by_key(ToString::to_string);
     }
-    assert_eq!(merged, reversed);
+    assert!(equal(&merged, &reversed), "{merged} {reversed}");
 }
 
 #[rstest]
@@ -136,6 +143,25 @@ fn patches_that_disagree_conflict(#[case] a: Value, #[case] b: Value, #[case] pa
         }
     );
     assert_eq!(merge(&base, &[b, a]).unwrap_err().path, path);
+}
+
+/// Some seconds in an unoptimised build if each write were held against each of the other.
+#[test]
+fn patches_of_many_operations_are_merged_at_once() {
+    let base = json!({"env": {}});
+    let many = |from: usize| -> Vec<Value> {
+        let add = |n| json!({"op": "add", "path": format!("/env/V{n}"), "value": "x"});
+        (from..from + 9_000).map(add).collect()
+    };
+    let both = [json!(many(0)), json!(many(5_000))].map(|patch| contribution(&base, &patch));
+    let started = Instant::now();
+    let merged = merge(&base, &both).unwrap();
+    assert_eq!(merged["env"].as_object().unwrap().len(), 14_000);
+    assert!(
+        started.elapsed() < Duration::from_secs(2),
+        "{:?}",
+        started.elapsed()
+    );
 }
 
 #[test]

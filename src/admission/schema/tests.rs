@@ -136,7 +136,7 @@ fn the_newest_version_that_takes_the_original_is_meant(
 }
 
 #[rstest]
-#[case::top_level("/foo", json!(1), "/: unknown field `foo`")]
+#[case::top_level("/foo", json!(1), "the top level: unknown field `foo`")]
 #[case::misspelt("/configuration/comands", json!([]), "/configuration: unknown field `comands`; did you mean `commands`?")]
 #[case::in_a_union("/configuration/resources/gpu/nam", json!(["A100"]), "/configuration/resources/gpu: unknown field `nam`; did you mean `name`?")]
 #[case::where_no_name_is_near("/configuration/resources/gpu/xyz", json!(1), "/configuration/resources/gpu: unknown field `xyz`")]

@@ -117,6 +117,7 @@ const MARKS: &[&str] = &[
     "mysql",
     "curl",
     "wget",
+    "redis-cli",
 ];
 
 /// What is a secret as a whole.
@@ -176,6 +177,7 @@ const NAMED: &str = r#"(?xi)
     # What programs take by position or a letter.
     | \blogin\b[^\n;|&]*?\s-p\s*VALUE
     | \bsshpass\s+-p\s*VALUE
+    | \bredis-cli\b[^\n;|&]*?\s(?:-a|--pass)\s+VALUE
     | \bmysql[a-z]*\b[^\n;|&]*?\s-p([^\s"'$<{]{4,})
     | \b(?:curl|wget)\b[^\n;|]*?\s(?:-u|--user|--proxy-user)[\s=]*["']?[^\s:"'$]+:([^\s"'$<{]{3,})
     | \bwandb\s+login\s(?:[^\n;|&]*?\s)?([A-Za-z0-9]{30,})
@@ -197,6 +199,7 @@ const VARIABLES: &str = r#"(?xm)
     | \b(?:[A-Z0-9]+_)+KEY=["']?([A-Za-z0-9+/]{20,}=*)
     | ^[\ \t-]*(?i:[a-z_-]*(?:NAME|secret))\s*:\s+
       (?: ["']([^"'\n$<{]{6,}) | ([^\s"'$<{/\[|>][^\s"'$<{]{5,}) )["']?\s*$
+    | ^[\ \t-]*(?i:[a-z_-]*(?:NAME|secret|token))\s*:\s*[|>][0-9+-]*[\ \t]*\n\s+([^\s"'$<{][^\n$<{]{5,})
     | ^[\ \t-]*(?i:token)\s*:\s+["']?([^\s"'$<{/\[|>][^\s"'$<{]{5,})["']?\s*$"#;
 
 /// A password in a URL, or a token in place of a user name.
@@ -244,6 +247,15 @@ pub fn warm() -> Result<(), String> {
         Some(_) => Ok(()),
         None => Err("the shapes of secrets cannot be compiled".to_owned()),
     }
+}
+
+/// The password of a URL.
+pub(super) fn password(text: &str) -> Option<&str> {
+    let shapes = SHAPES.as_ref()?;
+    let [_, _, _, userinfo] = &shapes.expressions;
+    let group = userinfo.captures(text.as_bytes())?.get(1)?;
+    let (_, password) = text.get(group.range())?.split_once(':')?;
+    Some(password)
 }
 
 /// Where in a text secrets stand, in order and apart from each other. Without the expressions,

@@ -111,13 +111,26 @@ fn a_plugin_that_was_skipped_is_asked_again_and_an_exempt_one_is_not() {
 }
 
 #[test]
-fn members_of_one_group_see_each_other_only_when_something_later_changes() {
-    let mut chain = fan_out(
-        vec![again("a", count), member("b", set("/x", json!(1)))],
-        OnConflict::Deny,
-    );
-    assert_eq!(asked(&chain, "{}"), ["a mutating + b mutating"]);
+fn a_member_of_a_group_is_called_again_for_what_the_others_changed() {
+    let group = || vec![again("a", count), member("b", set("/x", json!(1)))];
+    let mut chain = fan_out(group(), OnConflict::Deny);
+    let calls = ["a mutating + b mutating", "a mutating"];
+    assert_eq!(asked(&chain, "{}"), calls);
     chain.push(member("c", set("/y", json!(1))));
     assert_eq!(asked(&chain, "{}").len(), 3);
     assert_eq!(*decide(&chain, "{}").spec, json!({"n": 2, "x": 1, "y": 1}));
+}
+
+#[rstest]
+#[case::nobody_else_changes(member("b", allow), 1)]
+#[case::another_changes_the_same(member("b", set("/x", json!(1))), 1)]
+#[case::another_changes_more(member("b", set("/y", json!(1))), 2)]
+#[case::another_wins(member("b", set("/x", json!(2))), 2)]
+fn who_finds_its_own_spec_after_a_group_is_not_called_again(
+    #[case] other: Member<Play>,
+    #[case] rounds: usize,
+) {
+    let members = vec![again("a", set("/x", json!(1))), other];
+    let chain = fan_out(members, OnConflict::LastWins);
+    assert_eq!(asked(&chain, "{}").len(), rounds);
 }

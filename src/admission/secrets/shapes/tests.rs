@@ -85,6 +85,10 @@ fn what_the_policy_takes_for_none_is_left_alone(#[case] case: &str) {
 )]
 #[case("sshpass -p 'hunter 2 hunter' ssh host", "sshpass -p '*' ssh host")]
 #[case("mysql -u root -phunter2hunter2 db", "mysql -u root -p* db")]
+#[case(
+    "redis-cli -h cache -a hunter2hunter2 ping",
+    "redis-cli -h cache -a * ping"
+)]
 #[case("curl -su me:hunter2 https://x", "curl -su me:hunter2 https://x")]
 #[case("curl -s -u me:hunter2 https://x", "curl -s -u me:* https://x")]
 #[case("export MY_TOKEN=hunter2hunter2", "export MY_TOKEN=*")]
@@ -94,6 +98,10 @@ fn what_the_policy_takes_for_none_is_left_alone(#[case] case: &str) {
     "export DB_PASSWORD=\"*\""
 )]
 #[case("cat <<E\npassword: hunter2hunter2\nE", "cat <<E\npassword: *\nE")]
+#[case(
+    "cat <<E\ndb_password: |-\n  hunter2hunter2\nuser: me\nE",
+    "cat <<E\ndb_password: |-\n  *\nuser: me\nE"
+)]
 #[case("machine h login me password hunter2", "machine h login me password *")]
 #[case(
     "{\"auths\": {\"r\": {\"auth\": \"bWU6aHVudGVyMg==\"}}}",
