@@ -19,6 +19,7 @@ pub mod problem;
 pub mod python;
 mod recording;
 mod remote;
+mod requirement;
 pub mod resolve;
 pub mod schema;
 mod sinks;
@@ -42,6 +43,7 @@ use sha1::{Digest, Sha1};
 pub use file::AdmissionConfiguration;
 pub use places::Places;
 pub use problem::{Place, Problem, Problems};
+pub use remote::parse_url;
 
 use check::Checker;
 use places::MAX_BYTES;

@@ -40,7 +40,7 @@ impl Sink {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct FileSink {
     /// The file. Its directory must be there.
-    #[schemars(extend("examples" = ["/var/log/dstack-admission/audit.jsonl"]))]
+    #[schemars(length(min = 1), extend("examples" = ["/var/log/dstack-admission/audit.jsonl"]))]
     pub path: PathBuf,
     /// When an answer may leave: Kubernetes' modes of audit backends.
     #[schemars(extend("default" = "blocking"))]

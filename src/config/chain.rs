@@ -228,7 +228,7 @@ impl Build<'_> {
             Err(errors) => {
                 for error in errors {
                     self.notes
-                        .problem(format!("{path}{}", error.field), error.message);
+                        .problem(format!("{path}.{}", error.field), error.message);
                 }
                 None
             }

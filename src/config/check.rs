@@ -186,7 +186,8 @@ impl<'s> Checker<'s> {
             ValidationErrorKind::Format { format } => words::wrong_format(value, format),
             ValidationErrorKind::Minimum { limit } => format!("must be at least {limit}"),
             ValidationErrorKind::Maximum { limit } => format!("must be at most {limit}"),
-            ValidationErrorKind::MinItems { limit: 1 } => "must not be empty".to_owned(),
+            ValidationErrorKind::MinItems { limit: 1 }
+            | ValidationErrorKind::MinLength { limit: 1 } => "must not be empty".to_owned(),
             ValidationErrorKind::MinItems { limit } => format!("must have at least {limit} items"),
             _ => error.masked().to_string(),
         };

@@ -44,7 +44,7 @@ pub struct AdmissionConfiguration {
     /// is loopback.
     pub decisions_page: Option<bool>,
     /// The directory for made certificates, environments of Python plugins and spools.
-    #[schemars(extend("default" = defaults::STATE_DIR))]
+    #[schemars(length(min = 1), extend("default" = defaults::STATE_DIR))]
     pub state_dir: Option<PathBuf>,
     /// The server's certificate, or `off` for plain HTTP on loopback. Without it, a CA and a
     /// certificate are made under `stateDir`.

@@ -42,19 +42,17 @@ impl Notes {
 
     /// The reviews that a `match` at `path` is about, but for its conditions.
     pub(super) fn scope(&mut self, given: &Match, path: &str) -> Scope {
-        let mut globs = |key: &str, patterns: &[String]| {
-            if patterns.is_empty() {
-                return None;
-            }
-            self.noted(&member(path, key), Globs::parse(patterns))
+        let mut globs = |key: &str, patterns: &Option<Vec<String>>| {
+            let globs = Globs::parse(patterns.as_ref()?);
+            self.noted(&member(path, key), globs)
         };
         Scope {
             projects: globs("projects", &given.projects),
             users: globs("users", &given.users),
-            kinds: match given.kinds.is_empty() {
-                true => None,
-                false => Some(given.kinds.iter().map(|kind| (*kind).into()).collect()),
-            },
+            kinds: given
+                .kinds
+                .as_ref()
+                .map(|kinds| kinds.iter().map(|kind| (*kind).into()).collect()),
         }
     }
 

@@ -12,7 +12,7 @@ use http::{HeaderName, HeaderValue};
 
 use super::notes::Notes;
 use super::places::member;
-use super::remote::is_loopback;
+use super::remote::{is_loopback, parse_url};
 use super::tracing::{CompressionName, Otlp, SamplerName, Tracing};
 use super::{defaults, env};
 use crate::observe::traces::{self, Compression, Header, Sampler};
@@ -157,7 +157,7 @@ impl Build<'_> {
         let Some((name, text)) = self.exporter_variable("ENDPOINT") else {
             return defaults::OTLP_ENDPOINT.parse().ok();
         };
-        let url = match text.parse::<Uri>() {
+        let url = match parse_url(&text) {
             Ok(url)
                 if url.host().is_some() && matches!(url.scheme_str(), Some("http" | "https")) =>
             {

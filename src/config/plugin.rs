@@ -33,7 +33,8 @@ pub struct PluginEntry {
     /// How long one call may take. It is cut to what is left of `deadline`.
     #[schemars(extend("default" = defaults::TIMEOUT.to_string()))]
     pub timeout: Option<Period>,
-    /// Whether the plugin is called once more when a later one changed the spec.
+    /// Whether the plugin is called once more when another changed the spec after it, or beside it in
+    /// a `fanOut`.
     #[schemars(extend("default" = "Never"))]
     pub reinvocation: Option<Reinvocation>,
     /// JSON Pointers of protected fields that this plugin may change.
@@ -56,6 +57,7 @@ pub struct PluginEntry {
     pub rest: Option<Remote>,
 
     /// Plugins that are called at once on the same spec, and whose patches are merged.
+    #[schemars(length(min = 1))]
     pub fan_out: Option<Vec<PluginEntry>>,
     /// What happens when two plugins of `fanOut` write the same field differently.
     #[schemars(extend("default" = "deny"))]
@@ -87,17 +89,15 @@ impl PluginEntry {
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Match {
-    /// The kinds of spec. Without any, all.
-    #[serde(default)]
-    pub kinds: Vec<KindName>,
-    /// Projects, as globs; `!` excludes. Without any, all.
-    #[serde(default)]
-    #[schemars(extend("examples" = [["*", "!research"]]))]
-    pub projects: Vec<String>,
-    /// Users, as globs; `!` excludes. Without any, all.
-    #[serde(default)]
-    #[schemars(extend("examples" = [["*", "!admin"]]))]
-    pub users: Vec<String>,
+    /// The kinds of spec. Without it, all.
+    #[schemars(length(min = 1))]
+    pub kinds: Option<Vec<KindName>>,
+    /// Projects, as globs; `!` excludes. Without it, all.
+    #[schemars(length(min = 1), extend("examples" = [["*", "!research"]]))]
+    pub projects: Option<Vec<String>>,
+    /// Users, as globs; `!` excludes. Without it, all.
+    #[schemars(length(min = 1), extend("examples" = [["*", "!admin"]]))]
+    pub users: Option<Vec<String>>,
     /// CEL expressions, as `matchConditions` in Kubernetes: any that is false skips the plugin.
     #[serde(default)]
     pub conditions: Vec<Condition>,
@@ -210,7 +210,7 @@ pub struct Remote {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Basic {
     /// The user name.
-    #[schemars(extend("examples" = ["dstack"]))]
+    #[schemars(length(min = 1), extend("examples" = ["dstack"]))]
     pub username: String,
     /// A file that holds the password. A line break at its end does not count.
     #[schemars(extend("examples" = ["/etc/dstack-admission/password"]))]

@@ -8,6 +8,7 @@ use super::chain::Build;
 use super::defaults;
 use super::places::{item, member};
 use super::plugin::{Mode, PluginEntry, Python};
+use super::requirement::requirement;
 use crate::plugins::python::{Requirement, Settings};
 
 /// What is looked for on `PATH` where no interpreter is given.
@@ -78,43 +79,14 @@ impl Build<'_> {
         for (index, line) in given.iter().enumerate() {
             let place = item(path, index);
             if let Some(requirement) = self.notes.noted(&place, requirement(line)) {
-                if let Some(file) = &requirement.file {
-                    self.notes.input(file);
-                }
+                requirement
+                    .files
+                    .iter()
+                    .for_each(|file| self.notes.input(file));
                 requirements.push(requirement);
             }
         }
         requirements
-    }
-}
-
-/// One requirement as pip takes it: a file if it begins like a path or with `-r`.
-fn requirement(line: &str) -> Result<Requirement, String> {
-    let line = line.trim();
-    if line.is_empty() || line.contains(['\n', '\r', '#']) {
-        return Err(
-            "write one requirement, such as `my-plugin==1.2` or `./wheels/x.whl`".to_owned(),
-        );
-    }
-    let (option, rest) = match line.strip_prefix("-r ") {
-        Some(rest) => ("-r ", rest.trim_start()),
-        None => ("", line),
-    };
-    let (path, more) = rest.split_at(rest.find(' ').unwrap_or(rest.len()));
-    if option.is_empty() && !path.starts_with(['.', '/']) {
-        return Ok(Requirement {
-            line: line.to_owned(),
-            file: None,
-        });
-    }
-    let file = std::path::absolute(path).map_err(|e| format!("{path}: {e}"))?;
-    match file.metadata() {
-        Ok(found) if found.is_file() => Ok(Requirement {
-            line: format!("{option}{}{more}", file.display()),
-            file: Some(file),
-        }),
-        Ok(_) => Err(format!("{path} is no file; build a wheel of it")),
-        Err(error) => Err(format!("{path}: {error}")),
     }
 }
 
@@ -222,44 +194,6 @@ mod tests {
     fn an_interpreter_is_known_by_its_absolute_path(#[case] given: &str) {
         let found = interpreter(Path::new(given)).unwrap();
         assert!(found.is_absolute() && found.ends_with("sh"), "{found:?}");
-    }
-
-    #[rstest]
-    #[case::version(" my-plugin==1.2 ", "my-plugin==1.2", None)]
-    #[case::hash("a==1 --hash=sha256:00", "a==1 --hash=sha256:00", None)]
-    #[case::index(
-        "--index-url https://a.example/simple",
-        "--index-url https://a.example/simple",
-        None
-    )]
-    #[case::file(
-        "./Cargo.toml --hash=sha256:00",
-        "{}/Cargo.toml --hash=sha256:00",
-        Some("{}/Cargo.toml")
-    )]
-    #[case::list("-r  ./Cargo.toml", "-r {}/Cargo.toml", Some("{}/Cargo.toml"))]
-    #[case::list_by_name("-r Cargo.toml", "-r {}/Cargo.toml", Some("{}/Cargo.toml"))]
-    fn a_requirement_is_a_line_with_absolute_paths(
-        #[case] given: &str,
-        #[case] line: &str,
-        #[case] file: Option<&str>,
-    ) {
-        let root = env!("CARGO_MANIFEST_DIR");
-        let expected = Requirement {
-            line: line.replace("{}", root),
-            file: file.map(|file| file.replace("{}", root).into()),
-        };
-        assert_eq!(requirement(given), Ok(expected));
-    }
-
-    #[rstest]
-    #[case::empty(" ", "write one requirement")]
-    #[case::two("a\n--index-url https://b.example", "write one requirement")]
-    #[case::missing("./nowhere.whl", "./nowhere.whl: No such file")]
-    #[case::directory("./src", "./src is no file; build a wheel of it")]
-    fn other_requirements_are_refused(#[case] given: &str, #[case] why: &str) {
-        let error = requirement(given).unwrap_err();
-        assert!(error.starts_with(why), "{error}");
     }
 
     #[rstest]

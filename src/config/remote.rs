@@ -98,6 +98,23 @@ impl Build<'_> {
     }
 }
 
+/// Reads a URL. What parses one takes any number for a port, and has none where it is too large.
+///
+/// # Errors
+/// In words, when it is none.
+pub fn parse_url(text: &str) -> Result<Uri, String> {
+    let url: Uri = text.parse().map_err(|e| format!("no URL: {e}"))?;
+    let authority = url.authority().map_or("", |authority| authority.as_str());
+    let host_and_port = authority.rsplit_once('@').map_or(authority, |(_, it)| it);
+    let port = url.host().and_then(|host| host_and_port.strip_prefix(host));
+    match port.and_then(|port| port.strip_prefix(':')) {
+        Some(port) if !port.is_empty() && port.parse::<u16>().is_err() => {
+            Err(format!("no URL: port {port} is not among 0 to 65535"))
+        }
+        _ => Ok(url),
+    }
+}
+
 impl Notes {
     /// The address of something that is called. `what` it is shown must not be read on the way.
     pub(super) fn outgoing_url(
@@ -110,8 +127,7 @@ impl Notes {
         let expanded =
             env::expand_env(text, |name| std::env::var(name).ok()).map_err(|e| e.to_string());
         let text = self.noted(path, expanded)?;
-        let parsed = text.parse::<Uri>().map_err(|e| format!("no URL: {e}"));
-        let url = self.noted(path, parsed)?;
+        let url = self.noted(path, parse_url(&text))?;
         let authority = url
             .authority()
             .map(|authority| authority.as_str())
@@ -196,4 +212,32 @@ pub(super) fn is_loopback(url: &Uri) -> bool {
     let host = url.host().unwrap_or_default();
     let ip = host.trim_matches(['[', ']']).parse::<std::net::IpAddr>();
     host.eq_ignore_ascii_case("localhost") || ip.is_ok_and(|ip| ip.is_loopback())
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+
+    #[rstest]
+    #[case("https://h:65535/x", None)]
+    #[case("https://h:/x", None)]
+    #[case("https://u:70000@h/x", None)]
+    #[case("http://[::1]:8080", None)]
+    #[case(
+        "http://127.0.0.1:80000/x",
+        Some("no URL: port 80000 is not among 0 to 65535")
+    )]
+    #[case(
+        "https://[::1]:65536",
+        Some("no URL: port 65536 is not among 0 to 65535")
+    )]
+    #[case(
+        "https://u:p@h:99999/",
+        Some("no URL: port 99999 is not among 0 to 65535")
+    )]
+    fn a_port_has_sixteen_bits(#[case] text: &str, #[case] problem: Option<&str>) {
+        assert_eq!(parse_url(text).err().as_deref(), problem);
+    }
 }

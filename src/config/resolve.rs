@@ -104,6 +104,9 @@ pub fn resolve(loaded: Loaded, now: SystemTime) -> Result<Settings, Problems> {
     let server_names = notes.server_names(&file.server_names, listen);
     if let Some(listen) = listen {
         notes.exposure(listen, &file, tls.as_ref());
+        if admin == Some(listen) && listen.port() != 0 {
+            notes.problem("admin", format!("{listen} is `listen` already"));
+        }
     }
     let state_dir = file
         .state_dir

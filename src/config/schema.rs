@@ -19,6 +19,7 @@ pub fn schema_of<D: JsonSchema>() -> Value {
         .into_generator()
         .into_root_schema_for::<D>();
     RecursiveTransform(without_null).transform(&mut schema);
+    RecursiveTransform(bounded).transform(&mut schema);
     let mut schema = schema.to_value();
     with_policies(&mut schema);
     schema
@@ -54,6 +55,16 @@ fn with_policies(schema: &mut Value) {
     });
     entry["allOf"] = parameters.collect();
     entry["properties"]["use"]["enum"] = library::names().collect();
+}
+
+/// Says how large a number may be that is read into 32 bits.
+fn bounded(schema: &mut Schema) {
+    let is_short = schema
+        .get("format")
+        .is_some_and(|format| format == "uint32");
+    if is_short && schema.get("maximum").is_none() {
+        schema.insert("maximum".to_owned(), u32::MAX.into());
+    }
 }
 
 /// Takes `null` out of what an `Option` may be: a key is given or left out, and an editor need not

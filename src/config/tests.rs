@@ -97,7 +97,7 @@ fn the_documented_example_is_read() {
     assert_eq!(kinds, ["use", "use", "cel", "python", "fanOut", "cel"]);
     let cost = file.plugins[1].r#match.as_ref();
     assert_eq!(
-        cost.map(|m| m.kinds.as_slice()),
+        cost.and_then(|m| m.kinds.as_deref()),
         Some([KindName::Run].as_slice())
     );
     assert_eq!(file.plugins[5].mode, Some(Mode::Monitor));
@@ -182,7 +182,7 @@ fn what_is_set_by_a_rule_may_be_null() {
 fn anchors_and_aliases_are_unfolded() {
     let body = "plugins:\n- {name: a, use: set-tags, with: {tags: {a: b}}, match: &m {kinds: [run]}}\n- {name: b, use: set-tags, with: {tags: {a: b}}, match: *m, onConflict: lastWins}\n";
     let plugins = load(&format!("{HEAD}{body}")).file.plugins;
-    let kinds = plugins[1].r#match.as_ref().map(|m| m.kinds.clone());
+    let kinds = plugins[1].r#match.as_ref().and_then(|m| m.kinds.clone());
     assert_eq!(kinds, Some(vec![KindName::Run]));
     assert_eq!(plugins[1].on_conflict, Some(OnConflict::LastWins));
 }

@@ -122,6 +122,10 @@ impl Attempt<'_> {
         self.ending = Ending::Succeeded;
     }
 
+    pub fn failed(mut self) {
+        self.ending = Ending::Failed;
+    }
+
     /// Whether, from here on, being dropped says nothing about the plugin.
     pub fn inconclusive_if(&mut self, inconclusive: bool) {
         self.ending = match inconclusive {
@@ -191,11 +195,16 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_call_that_the_deadline_cut_short_says_nothing() {
+    async fn a_call_without_enough_time_says_nothing_unless_it_fails_before() {
         let breaker = breaker();
         for _ in 0..10 {
             breaker.attempt().unwrap().inconclusive_if(true);
         }
-        assert!(breaker.attempt().is_some());
+        for _ in 0..3 {
+            let mut attempt = breaker.attempt().unwrap();
+            attempt.inconclusive_if(true);
+            attempt.failed();
+        }
+        assert!(breaker.attempt().is_none());
     }
 }

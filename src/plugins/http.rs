@@ -3,7 +3,8 @@
 //!
 //! It knows no protocol: bytes out, bytes in, and whatever goes wrong as a [`Fault`].
 
-use std::error::Error;
+mod unreachable;
+
 use std::path::PathBuf;
 
 use bytes::Bytes;
@@ -12,13 +13,12 @@ use http::header::{
 };
 use http::{Request, Uri};
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
-use hyper_util::client::legacy;
 
 use super::breaker::{self, Attempt, Breaker};
 use crate::admission::trace::{SpanId, TRACEPARENT, TRACESTATE, Trace};
 use crate::admission::verdict::{Budget, Call, Fault, FaultKind};
 use crate::identity::outgoing::{
-    self, ClientCert, Credentials, HttpsClient, address, authorization, causes,
+    self, ClientCert, Credentials, HttpsClient, address, authorization,
 };
 
 /// Tells a plugin how long its answer is waited for, in milliseconds.
@@ -100,7 +100,7 @@ impl Client {
                 format!("it was not asked, since its last {failures} calls failed; try again soon");
             return Err(Fault::new(FaultKind::CircuitOpen, message).with_detail(address(url)));
         };
-        attempt.inconclusive_if(budget.cut_short);
+        attempt.inconclusive_if(budget.is_scant);
         let answer = self.exchange(url, call, body, budget, attempt).await;
         answer.map_err(|fault| match fault.detail {
             Some(_) => fault,
@@ -123,7 +123,10 @@ impl Client {
             match self.http.request(request).await {
                 Ok(response) => break response,
                 Err(error) if error.is_connect() && !retried => retried = true,
-                Err(error) => return Err(unreachable_fault(&error, url)),
+                Err(error) => {
+                    attempt.failed();
+                    return Err(unreachable::fault(&error, url));
+                }
             }
         };
 
@@ -143,8 +146,9 @@ impl Client {
                 .with_detail(format!("{} redirects to {to}", address(url))));
         }
         if !status.is_success() {
-            if !status.is_server_error() {
-                attempt.succeeded();
+            match status.is_server_error() {
+                true => attempt.failed(),
+                false => attempt.succeeded(),
             }
             let message = format!("it answered HTTP {status}");
             return Err(Fault::new(FaultKind::Status, message));
@@ -163,8 +167,11 @@ impl Client {
                 );
                 Err(Fault::new(FaultKind::TooLarge, message))
             }
-            Err(error) => Err(Fault::new(FaultKind::Transport, "its answer broke off")
-                .with_detail(format!("{}: {error}", address(url)))),
+            Err(error) => {
+                attempt.failed();
+                Err(Fault::new(FaultKind::Transport, "its answer broke off")
+                    .with_detail(format!("{}: {error}", address(url))))
+            }
         }
     }
 
@@ -185,13 +192,15 @@ impl Client {
             TIMEOUT_HEADER,
             HeaderValue::from(budget.limit.as_millis() as u64),
         );
-        for (name, value) in &call.review.headers {
-            let name = self
-                .forward_headers
-                .iter()
-                .find(|listed| *listed == name.as_str());
-            if let (Some(name), Ok(value)) = (name, HeaderValue::from_str(value)) {
-                headers.insert(name.clone(), value);
+        for name in &self.forward_headers {
+            let given = call.review.headers.iter();
+            let values = given.filter(|(given, _)| name == given.as_str());
+            let mut values = values.filter_map(|(_, value)| HeaderValue::from_str(value).ok());
+            if let Some(first) = values.next() {
+                headers.insert(name.clone(), first);
+            }
+            for further in values {
+                headers.append(name.clone(), further);
             }
         }
         if let Some((trace, span)) = call.trace() {
@@ -210,44 +219,4 @@ fn go_on_with(trace: &Trace, span: SpanId, headers: &mut HeaderMap) {
     if let Some(Ok(value)) = trace.state.as_deref().map(HeaderValue::from_str) {
         headers.insert(TRACESTATE, value);
     }
-}
-
-fn unreachable_fault(error: &legacy::Error, url: &Uri) -> Fault {
-    let detail = format!("{}: {}", address(url), causes(error));
-    let fault = match cause::<rustls::Error>(error) {
-        Some(tls) => Fault::new(
-            FaultKind::Tls,
-            format!("no TLS connection to it could be made: {tls}"),
-        ),
-        None if error.is_connect() => {
-            let why = cause::<std::io::Error>(error).map(|io| io.kind().to_string());
-            let why = why.unwrap_or_else(|| "unknown host".to_owned());
-            Fault::new(
-                FaultKind::Connect,
-                format!("no connection to it could be made ({why})"),
-            )
-        }
-        None => Fault::new(
-            FaultKind::Transport,
-            "the connection to it broke before it answered",
-        ),
-    };
-    fault.with_detail(detail)
-}
-
-/// The first cause of a type, looking into I/O errors, which hide theirs.
-fn cause<'e, E: Error + 'static>(error: &'e (dyn Error + 'static)) -> Option<&'e E> {
-    let mut next = Some(error);
-    let mut found = None;
-    while let Some(error) = next {
-        found = error.downcast_ref::<E>().or(found);
-        let inside = error
-            .downcast_ref::<std::io::Error>()
-            .and_then(|io| io.get_ref());
-        next = match inside {
-            Some(inside) => Some(inside),
-            None => error.source(),
-        };
-    }
-    found
 }

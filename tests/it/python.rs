@@ -88,6 +88,27 @@ async fn an_exception_is_a_fault_whose_traceback_stays_in_the_log() {
 }
 
 #[tokio::test]
+async fn a_traceback_that_quotes_the_spec_is_logged_without_its_secrets() {
+    let (home, plugin) = home();
+    let log = json!({"format": "json", "level": "trace"});
+    let sidecar = Sidecar::start_in(home, with(keys(&plugin), json!({"log": log}))).await;
+    // What is cut off of an exception's words ends within a secret.
+    let spec = json!({"configuration": {
+        "type": "task", "tags": {"do": "quote"},
+        "env": {"KEY": "it's a \"canary\"\nof two lines, canary", "LONG": "canary-".repeat(200)},
+    }});
+    let denial = sidecar.review(&spec.to_string()).await.denial();
+    let fault = sidecar.logged("plugin fault").await;
+    let detail = fault["detail"].as_str().unwrap();
+    assert!(
+        detail.contains("Traceback") && detail.contains("[redacted]"),
+        "{detail}"
+    );
+    let said = format!("{denial}{:?}{:?}", sidecar.log(), sidecar.audit());
+    assert!(!said.contains("canary"), "{said}");
+}
+
+#[tokio::test]
 async fn a_worker_that_hangs_or_dies_costs_the_review_it_is_about() {
     let sidecar = sidecar(json!({"timeout": "500ms"})).await;
     let first = pid(&sidecar).await;
@@ -166,21 +187,18 @@ async fn what_a_plugin_logs_and_prints_is_in_the_log_with_its_name() {
     let sidecar = sidecar(json!({})).await;
     sidecar.review(&run("log")).await.assert_allowed();
     for (message, level) in [("logged", "WARN"), ("printed", "INFO")] {
-        eventually(message, async || sidecar.logged(message).is_some()).await;
-        let line = sidecar.logged(message).unwrap();
+        let line = sidecar.logged(message).await;
         assert_eq!(
             (&line["plugin"], &line["level"]),
             (&json!("legacy"), &json!(level))
         );
     }
-    let loaded = sidecar.logged("loaded plugin").unwrap();
+    let loaded = sidecar.logged("loaded plugin").await;
     assert_eq!(
         (&loaded["version"], &loaded["dstack"]),
         (&json!("1.2"), &json!("0.0.1"))
     );
-    let found = sidecar
-        .logged("found a plugin that is not enabled")
-        .unwrap();
+    let found = sidecar.logged("found a plugin that is not enabled").await;
     assert_eq!(found["found"], "house_other");
 }
 
@@ -237,6 +255,19 @@ async fn a_reload_restarts_only_what_changed() {
         .counted("config_reload_total{result=\"failure\"}", 1.0)
         .await;
     assert_eq!(pid(&sidecar).await, second, "the last good one stays");
+}
+
+#[tokio::test]
+async fn what_workers_need_is_made_again_where_it_has_gone() {
+    let sidecar = sidecar(json!({})).await;
+    let first = pid(&sidecar).await;
+    std::fs::remove_dir_all(sidecar.home.path("state/python")).unwrap();
+    kill_process(Pid::from_raw(first).unwrap(), Signal::KILL).unwrap();
+    eventually("another answers", async || {
+        sidecar.review(SPEC).await.error().is_none()
+    })
+    .await;
+    assert_ne!(pid(&sidecar).await, first);
 }
 
 #[tokio::test]

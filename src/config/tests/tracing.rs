@@ -138,6 +138,8 @@ fn what_a_variable_says_in_vain_is_told(#[case] variables: &[(&str, &str)], #[ca
 #[rstest]
 #[case::plain_http("{endpoint: 'http://collector:4318'}", &[], "tracing.otlp.endpoint: plain HTTP beyond loopback shows who applies what to the network; use https, or set `allowPlainHttp: true`")]
 #[case::no_url("{}", &[("OTEL_EXPORTER_OTLP_ENDPOINT", "collector:4318")], "tracing.otlp: OTEL_EXPORTER_OTLP_ENDPOINT is no whole URL, such as `https://collector:4318`")]
+#[case::port("{}", &[("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:80000")], "tracing.otlp: OTEL_EXPORTER_OTLP_ENDPOINT is no whole URL, such as `https://collector:4318`")]
+#[case::endpoint_port("{endpoint: 'http://127.0.0.1:80000'}", &[], "tracing.otlp.endpoint: no URL: port 80000 is not among 0 to 65535")]
 #[case::ratio("{sampler: always_on, samplerRatio: 0.5}", &[], "tracing.otlp.samplerRatio: the sampler takes no ratio")]
 #[case::header("{headers: {'x y': a}}", &[], "tracing.otlp.headers[\"x y\"]: `x y` is no header name")]
 #[case::unset("{headers: {x: '${KEY}'}}", &[], "tracing.otlp.headers.x: the environment variable `KEY` is not set")]

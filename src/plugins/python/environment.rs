@@ -50,8 +50,8 @@ const INHERITED_PREFIXES: [&str; 2] = ["PIP_", "UV_"];
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Requirement {
     pub line: String,
-    /// The file that it names, whose content counts.
-    pub file: Option<PathBuf>,
+    /// The files that it names, whose content counts.
+    pub files: Vec<PathBuf>,
 }
 
 /// Where the environments are, under a state directory.
@@ -167,18 +167,15 @@ impl Install<'_> {
     }
 
     fn has_hashes(&self) -> bool {
-        let listed = |requirement: &Requirement| {
-            let file = requirement
-                .file
-                .as_ref()
-                .filter(|_| requirement.line.starts_with("-r "));
-            file.and_then(|file| fs::read_to_string(file).ok())
-        };
+        let lists = self
+            .requirements
+            .iter()
+            .filter(|requirement| requirement.line.starts_with('-'));
+        let mut listed = lists.flat_map(|requirement| &requirement.files);
         let mut lines = self.requirements.iter();
-        lines.any(|requirement| {
-            requirement.line.contains("--hash=")
-                || listed(requirement).is_some_and(|text| text.contains("--hash="))
-        })
+        lines.any(|requirement| requirement.line.contains("--hash="))
+            // What is no text is a package.
+            || listed.any(|file| fs::read_to_string(file).is_ok_and(|text| text.contains("--hash=")))
     }
 
     /// Runs a program to its end and logs what it says.
@@ -285,7 +282,7 @@ fn digest(version: &str, requirements: &[Requirement]) -> Result<String, String>
     add(version.as_bytes());
     for requirement in requirements {
         add(requirement.line.as_bytes());
-        if let Some(file) = &requirement.file {
+        for file in &requirement.files {
             let content = fs::read(file).map_err(|e| format!("{}: {e}", file.display()))?;
             add(&content);
         }
@@ -340,7 +337,7 @@ mod tests {
         let file = directory.path().join("a.whl");
         let requirement = |line: &str, file: Option<&Path>| Requirement {
             line: line.to_owned(),
-            file: file.map(Path::to_owned),
+            files: file.map(Path::to_owned).into_iter().collect(),
         };
         fs::write(&file, "1").unwrap();
         let wheel = [requirement("a", Some(&file))];

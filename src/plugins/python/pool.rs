@@ -13,6 +13,7 @@ use tokio_util::task::TaskTracker;
 
 use super::ending::Ending;
 use super::frames::{Answer, Ready};
+use super::host;
 use super::meters::{Counted, PluginMeters};
 use super::output::Label;
 use super::process::Launch;
@@ -38,6 +39,7 @@ pub(super) struct Pool {
 #[derive(Debug)]
 struct Shared {
     plugin: Arc<str>,
+    settings: Settings,
     launch: Launch,
     recycle_after: Option<u64>,
     memory_limit: Option<u64>,
@@ -66,6 +68,7 @@ impl Pool {
     ) -> Result<Self, StartError> {
         let shared = Arc::new(Shared {
             plugin: Arc::clone(&settings.name),
+            settings: settings.clone(),
             launch,
             recycle_after: settings.recycle_after,
             memory_limit: settings.memory_limit,
@@ -111,9 +114,9 @@ impl Pool {
         loop {
             // Workers that are busy with other reviews say nothing about the plugin.
             let busy = self.shared.alive.load(Ordering::Relaxed) > 0;
-            attempt.inconclusive_if(budget.cut_short || busy);
+            attempt.inconclusive_if(budget.is_scant || busy);
             let mut lease = self.lease().await;
-            attempt.inconclusive_if(budget.cut_short);
+            attempt.inconclusive_if(budget.is_scant);
             let id = self.shared.requests.fetch_add(1, Ordering::Relaxed);
             let Some(frame) = request(id) else {
                 let message = "the spec is too large to be sent";
@@ -127,7 +130,7 @@ impl Pool {
                 // As with a connection that is refused, nothing can have come of it.
                 Err(Lost::Unasked) if !retried => retried = true,
                 Err(_) => {
-                    attempt.inconclusive_if(false);
+                    attempt.failed();
                     let message = "its process ended before it answered";
                     let fault = Fault::new(FaultKind::Crash, message);
                     return Err(fault.with_detail(lease.epitaph()));
@@ -221,6 +224,16 @@ impl Shared {
         })
     }
 
+    /// Starts another worker, and sees to it that what it is started with is still there.
+    async fn start_again(&self, index: usize) -> Result<Started, StartError> {
+        let (settings, interpreter) = (self.settings.clone(), self.launch.program.clone());
+        let preparing = tokio::task::spawn_blocking(move || host::prepare(&settings, &interpreter));
+        if let Ok(Err(why)) = preparing.await {
+            return Err(StartError::new(why));
+        }
+        self.start(index).await
+    }
+
     /// Has a worker at this place until all are to stop.
     async fn supervise(self: Arc<Self>, index: usize, first: Started) {
         let mut started = first;
@@ -241,7 +254,9 @@ impl Shared {
                     failures = if useful { 1 } else { failures + 1 };
                 }
                 () = process.replace.notified() => {
-                    failures = 0;
+                    // One that nobody asked anything is outworn by being there, and so will the next be.
+                    let useful = process.answered.load(Ordering::Relaxed) > 0;
+                    failures = if useful { 0 } else { failures + 1 };
                     outworn = Some(Arc::clone(&process));
                 }
                 () = self.stop.cancelled() => {}
@@ -258,7 +273,7 @@ impl Shared {
         let starting = async {
             loop {
                 tokio::time::sleep(pause(*failures)).await;
-                let error = match self.start(index).await {
+                let error = match self.start_again(index).await {
                     Ok(started) => return started,
                     Err(error) => error,
                 };

@@ -26,6 +26,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 const BUDGET: Budget = Budget {
     limit: PATIENCE,
     cut_short: false,
+    is_scant: false,
 };
 
 fn meters() -> Meters {
@@ -79,6 +80,7 @@ impl Fixture {
         let budget = Budget {
             limit,
             cut_short: false,
+            is_scant: false,
         };
         let call = call(spec);
         let call = self.python.call(&call, budget);

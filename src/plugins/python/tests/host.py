@@ -95,6 +95,11 @@ def answer(spec):
         with open("children", "w") as file:
             file.write("\n".join(str(child.pid) for child in children) + "\n")
         forever(time.sleep, 60)
+    if do == "leave a child":
+        subprocess.Popen(["sh", "-c", "sleep 600 & echo $! > children; exec sleep 600"], start_new_session=True)
+        while not os.path.exists("children") or not os.path.getsize("children"):
+            time.sleep(0.01)
+        os._exit(3)
     if do == "exit":
         stderr("one\ntwo\n")
         os._exit(3)

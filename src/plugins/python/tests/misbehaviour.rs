@@ -26,6 +26,19 @@ async fn a_hung_worker_is_killed_with_its_children_when_the_budget_ends() {
     assert_eq!(fixture.restarts("timeout"), 1);
 }
 
+#[tokio::test]
+async fn what_a_worker_that_ended_left_behind_is_ended_too() {
+    let fixture = Fixture::start("good").await;
+    let left = fixture.home.path().join("children");
+    assert!(fixture.call(json!({"do": "leave a child"})).await.is_err());
+    let pid = std::fs::read_to_string(&left)
+        .unwrap()
+        .trim()
+        .parse()
+        .unwrap();
+    eventually("it does not run", || !runs(pid)).await;
+}
+
 #[rstest]
 #[case::exit("exit", "exit status: 3; its last lines:\none\ntwo")]
 #[case::segfault("segfault", "signal: 11")]
