@@ -5,6 +5,7 @@
 //! denies when that fails. An answer that waits for a disk does not wait for ever.
 
 mod backups;
+mod destination;
 mod file;
 mod meters;
 mod push;
@@ -26,7 +27,7 @@ use meters::SinkMeters;
 use writer::{Failure, Writer};
 
 pub use backups::{Form, Keep};
-pub use file::Rotation;
+pub use destination::Rotation;
 pub use meters::AuditVectors;
 pub use push::Format;
 pub use ship::Shipping;
@@ -214,6 +215,11 @@ pub struct Given<'a> {
 }
 
 impl Given<'_> {
+    /// Whether a sink that has not got it makes a denial of the answer.
+    pub fn may_deny(&self) -> bool {
+        !self.strict.is_empty()
+    }
+
     /// Waits until the answer may leave: the strict sinks first, then the others.
     ///
     /// # Errors

@@ -60,6 +60,8 @@ pub struct Metrics {
     pub in_flight: IntGauge,
     pub in_flight_limit: IntGauge,
     deadline: Gauge,
+    /// One number for all reasons, so that it is there before the first of them.
+    pub request_failed_total: IntCounter,
     pub shed_total: IntCounter,
     pub connections: IntGauge,
     pub connection_error_total: IntCounterVec,
@@ -121,6 +123,10 @@ impl Metrics {
             deadline: table.real_gauge(
                 "deadline_seconds",
                 "How long the chain that is in force may take.",
+            )?,
+            request_failed_total: table.counter(
+                "request_failed_total",
+                "Reviews denied though no policy denies them: a plugin failed, patches conflicted, too many were in hand, the audit event was not written, or an internal error.",
             )?,
             shed_total: table.counter(
                 "shed_total",

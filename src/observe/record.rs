@@ -5,6 +5,7 @@
 mod changes;
 pub mod event;
 mod line;
+mod log;
 pub mod rules;
 
 use std::collections::BTreeMap;
@@ -15,6 +16,7 @@ use json_patch::PatchOperation;
 use serde_json::Value;
 
 use self::event::{Event, FieldChange, ObjectRef, Plugin, ResponseStatus, User};
+pub use self::log::LogLine;
 pub use self::rules::{Level, LevelRule, Recording};
 use crate::admission::decision::{Decision, Part, PartResult};
 use crate::admission::secrets::{Known, Secrets};
@@ -82,49 +84,6 @@ impl Record<'_> {
         let mut event = self.event(Level::Metadata);
         event.redaction_failed = true;
         line::of(&event)
-    }
-
-    /// Writes the log's one line about this decision.
-    pub fn log(&self) {
-        let review = &self.decision.review;
-        let (kind, user, project) = (review.kind.as_str(), &*review.user, &*review.project);
-        let name = &*name(self.decision).unwrap_or_default();
-        let took_ms = self.took.as_micros() as f64 / 1e3;
-        let (decision, id) = (self.decision.as_str(), &*review.id);
-        let trace_id = trace_id(self.decision);
-        let trace_id = trace_id.as_deref();
-        match self.stage {
-            Stage::ResponseComplete => match self.decision.denial() {
-                None => tracing::info!(
-                    id, decision, kind, user, project, name, took_ms, trace_id, "decided"
-                ),
-                Some(why) => tracing::info!(
-                    id, decision, kind, user, project, name, took_ms, trace_id, why, "decided"
-                ),
-            },
-            Stage::MonitorComplete => {
-                let would = would(self.decision);
-                tracing::info!(id, would, kind, user, project, name, trace_id, "monitored");
-            }
-        }
-        for part in &self.decision.parts {
-            let (PartResult::Failed(fault) | PartResult::FailedOpen(fault)) = &part.result else {
-                continue;
-            };
-            let (plugin, error_type, why) = (&*part.plugin, fault.kind.as_str(), &*fault.message);
-            let (result, detail) = (
-                part.result.as_str(),
-                fault.detail.as_deref().unwrap_or_default(),
-            );
-            tracing::warn!(id, plugin, result, error_type, why, detail, "plugin fault");
-        }
-        for plugin in &self.decision.unsettled {
-            tracing::warn!(
-                id,
-                plugin = &**plugin,
-                "the spec went on changing after this plugin's second call"
-            );
-        }
     }
 
     fn event(&self, level: Level) -> Event<'_> {

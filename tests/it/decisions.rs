@@ -115,6 +115,46 @@ async fn on_loopback_the_page_is_refused_to_pages_of_other_sites(
 }
 
 #[rstest]
+#[tokio::test]
+async fn each_path_of_the_admin_port_is_only_read(
+    #[values(
+        "/metrics",
+        "/livez",
+        "/readyz",
+        "/configz",
+        "/decisions",
+        "/decisions.css"
+    )]
+    path: &str,
+) {
+    let sidecar = Sidecar::start(json!({"tls": "off"})).await;
+    let asked = async |method: Method| {
+        let mut connection = client::Connection::open(sidecar.admin, None, Protocol::Http1)
+            .await
+            .unwrap();
+        let request = request(method, path, "");
+        in_time("an answer", connection.send(request))
+            .await
+            .unwrap()
+    };
+    for method in [
+        Method::POST,
+        Method::PUT,
+        Method::PATCH,
+        Method::DELETE,
+        Method::OPTIONS,
+    ] {
+        let answer = asked(method).await;
+        assert_eq!(answer.status, StatusCode::METHOD_NOT_ALLOWED);
+        assert_eq!(answer.header("allow"), Some("GET, HEAD"));
+        assert_eq!(answer.text(), "only GET\n");
+    }
+    assert_eq!(asked(Method::GET).await.status, StatusCode::OK);
+    let head = asked(Method::HEAD).await;
+    assert_eq!((head.status, head.text()), (StatusCode::OK, ""));
+}
+
+#[rstest]
 #[case::on_loopback("127.0.0.1:0", json!(null), 200)]
 #[case::on_loopback_when_off("127.0.0.1:0", json!(false), 404)]
 #[case::beyond_loopback("0.0.0.0:0", json!(null), 404)]

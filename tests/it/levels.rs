@@ -4,7 +4,7 @@ use rstest::rstest;
 use serde_json::{Value, json};
 
 use crate::harness::sidecar::{SPEC, body};
-use crate::harness::{Home, Sidecar, eventually};
+use crate::harness::{Home, Sidecar};
 
 /// What one review leaves, as `STAGE LEVEL`.
 async fn levels(user: &str, kind: &str, denied: bool) -> Vec<String> {
@@ -29,10 +29,7 @@ async fn levels(user: &str, kind: &str, denied: bool) -> Vec<String> {
     let path = format!("/apply_policies/on_{kind}_apply");
     let answer = sidecar.post(&path, body(SPEC).replace("alice", user)).await;
     assert_eq!(answer.error().is_some(), denied);
-    eventually("the monitored plugin is asked", async || {
-        sidecar.logged("monitored").is_some()
-    })
-    .await;
+    sidecar.logged("monitored").await;
     let _stopped = sidecar.stop().await;
     let text = std::fs::read_to_string(home.path("audit.log")).unwrap();
     let told = |line: &str| {

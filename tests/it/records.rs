@@ -45,8 +45,10 @@ async fn audit_to_standard_output_ends_with_the_last_decision() {
     let id = sidecar.review(SPEC).await.decision();
     sidecar.signal(Signal::TERM);
     assert_eq!(sidecar.exit_code().await, Some(0));
-    eventually("the record is out", async || sidecar.stdout().len() == 2).await;
-    let event: Value = serde_json::from_str(&sidecar.stdout()[1]).unwrap();
+    let [_, record] = &sidecar.stdout()[..] else {
+        panic!("{:?}", sidecar.stdout());
+    };
+    let event: Value = serde_json::from_str(record).unwrap();
     assert_eq!(event["auditID"], json!(id));
 }
 
@@ -60,7 +62,7 @@ async fn a_record_that_cannot_be_written_denies_only_where_it_must_be_there(
     #[case] denied: bool,
 ) {
     let sink = json!({"file": {"path": "/dev/full", "mode": mode}});
-    let sidecar = Sidecar::start(json!({"tls": "off", "audit": {"sinks": [sink]}})).await;
+    let mut sidecar = Sidecar::start(json!({"tls": "off", "audit": {"sinks": [sink]}})).await;
     let answer = sidecar.review(SPEC).await;
     assert_eq!(answer.spec(), SPEC);
     match answer.error() {
@@ -74,6 +76,20 @@ async fn a_record_that_cannot_be_written_denies_only_where_it_must_be_there(
         .counted("audit_error_total{sink=\"/dev/full\"}", 1.0)
         .await;
     assert_eq!(sidecar.metric("audit_event_total").await, 1.0);
+    let failed = sidecar.metric("request_failed_total").await;
+    assert_eq!(failed, f64::from(u8::from(denied)));
+
+    // The log has one line, which says what was answered.
+    sidecar.signal(Signal::TERM);
+    assert_eq!(sidecar.exit_code().await, Some(0));
+    let id = answer.decision();
+    let log = sidecar.log();
+    let of_it = |line: &&Value| line["message"] == "decided" && line["id"] == *id;
+    let lines: Vec<_> = log.iter().filter(of_it).collect();
+    let said = if denied { "denied" } else { "allowed" };
+    assert_eq!(lines.len(), 1, "{lines:?}");
+    assert_eq!(lines[0]["decision"], said);
+    assert_eq!(lines[0]["why"].as_str(), answer.error().as_deref());
 }
 
 #[tokio::test]
@@ -91,7 +107,7 @@ async fn secrets_of_a_spec_reach_neither_audit_nor_log() {
     let sidecar = Sidecar::start_in(home, keys).await;
     let answer = sidecar.review(spec).await;
     assert!(answer.assert_allowed().spec().contains("key-s3cret"));
-    eventually("it is logged", async || sidecar.logged("decided").is_some()).await;
+    sidecar.logged("decided").await;
     let said = format!("{:?}{:?}", sidecar.audit(), sidecar.log());
     assert!(!said.contains("s3cret"), "{said}");
 }
@@ -198,6 +214,7 @@ async fn what_alerts_look_at_is_there_before_it_happens() {
         "plugin_breaker_open{plugin=\"open\"}",
         "plugin_fail_open_total{error_type=\"timeout\",kind=\"run\",plugin=\"open\"}",
         "plugin_rejection_total{error_type=\"no_error\",kind=\"run\",plugin=\"open\"}",
+        "request_failed_total",
         "request_total{decision=\"denied\",kind=\"gateway\"}",
         "would_deny_total{kind=\"fleet\",plugin=\"trial\"}",
     ] {

@@ -1,6 +1,7 @@
 //! Looking through audit logs for decisions.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::time::SystemTime;
 
 use bytes::Bytes;
@@ -8,11 +9,14 @@ use bytes::Bytes;
 use super::Filter;
 use crate::admission::review::Kind;
 use crate::admission::scope::Globs;
+use crate::cli::plain::plain;
 use crate::observe::events::lines::{Line, Lines};
-use crate::observe::events::{About, Event};
+use crate::observe::events::{About, Event, Unreadable};
 
 /// Lines that could not be read are named up to here.
 const NAMED: usize = 5;
+/// Characters that are told of why one could not be.
+const WHY: usize = 300;
 /// How many near ids are told.
 const NEAR: usize = 3;
 
@@ -22,6 +26,8 @@ pub struct Wanted {
     pub id: Option<String>,
     pub names: Globs,
     pub any_name: bool,
+    /// The name of a trace, in small letters.
+    pub trace: Option<String>,
     pub filter: Filter,
 }
 
@@ -64,8 +70,9 @@ impl Found {
     }
 }
 
-/// Looks through all lines, and keeps the latest `most` decisions.
-pub fn search(lines: Lines, wanted: &Wanted, most: usize) -> Search {
+/// Looks through all lines, and keeps the latest `most` decisions. The logs that were `given` may be
+/// written meanwhile.
+pub fn search(lines: Lines, wanted: &Wanted, most: usize, given: &[PathBuf]) -> Search {
     let mut kept: BTreeMap<(SystemTime, String), Found> = BTreeMap::new();
     let mut search = Search {
         found: Vec::new(),
@@ -73,21 +80,20 @@ pub fn search(lines: Lines, wanted: &Wanted, most: usize) -> Search {
         events: 0,
         unreadable: Vec::new(),
     };
-    let mut unreadable = Unreadable::default();
+    let mut passed_over = PassedOver::of_logs(given);
     for Line { file, number, text } in lines {
-        unreadable.next_line(&file);
-        let read = text.as_ref().map_err(ToString::to_string);
-        let line = match read {
+        passed_over.next_line(&file);
+        let line = match text {
             Ok(line) => line,
             Err(why) => {
-                unreadable.note(&file, number, why);
+                passed_over.note(&file, number, &why);
                 continue;
             }
         };
-        let event = match Event::parse(line) {
+        let event = match Event::parse(&line) {
             Ok(event) => event,
             Err(why) => {
-                unreadable.note(&file, number, why.to_string());
+                passed_over.note(&file, number, &why);
                 continue;
             }
         };
@@ -102,12 +108,16 @@ pub fn search(lines: Lines, wanted: &Wanted, most: usize) -> Search {
                 search.matched += u64::from(!known);
                 &mut kept.entry(key).or_default().decision
             }
-            // Its decision may be recorded nowhere, by the rules of the audit.
-            (About::Monitored, known) if known || wanted.id.is_some() => {
+            // Its decision may be recorded nowhere, by the rules of the audit; or it is too old to be kept.
+            (About::Monitored, known) => {
+                let first = kept.first_key_value();
+                if !known && kept.len() == most && first.is_some_and(|(first, _)| key < *first) {
+                    continue;
+                }
                 search.matched += u64::from(!known);
                 &mut kept.entry(key).or_default().monitored
             }
-            (About::Monitored | About::Other, _) => continue,
+            (About::Other, _) => continue,
         };
         // The last one tells what the user was told: a denial follows a record that a disk got late.
         *slot = Some(line.clone());
@@ -116,7 +126,7 @@ pub fn search(lines: Lines, wanted: &Wanted, most: usize) -> Search {
         }
     }
     search.found = kept.into_values().collect();
-    search.unreadable = unreadable.told();
+    search.unreadable = passed_over.told();
     search
 }
 
@@ -153,6 +163,10 @@ impl Wanted {
             .as_deref()
             .is_none_or(|id| event.id.to_ascii_uppercase().starts_with(id))
             && (self.any_name || name.is_some_and(|name| self.names.cover(name)))
+            && self
+                .trace
+                .as_deref()
+                .is_none_or(|trace| event.trace_id.as_deref() == Some(trace))
             && self.filter.takes(
                 kind,
                 &object.namespace,
@@ -162,27 +176,52 @@ impl Wanted {
     }
 }
 
-/// Lines without an audit event. The last one of a file is none to speak of: it is being written.
-#[derive(Default)]
-struct Unreadable {
-    last: Option<(String, String)>,
+/// Lines without an audit event. That a log which may be written now ends within a line is none to
+/// speak of. In a file that a log was rotated to it is: nobody will write the rest.
+struct PassedOver {
+    written: Vec<String>,
+    /// The latest line, and its file, if it may be one that is being written.
+    unfinished: Option<(String, String)>,
     count: u64,
     named: Vec<String>,
 }
 
-impl Unreadable {
-    fn note(&mut self, file: &str, number: u64, why: String) {
-        self.last = Some((file.to_owned(), format!("{file}:{number}: {why}")));
+impl PassedOver {
+    fn of_logs(given: &[PathBuf]) -> Self {
+        Self {
+            written: given.iter().map(|log| log.display().to_string()).collect(),
+            unfinished: None,
+            count: 0,
+            named: Vec::new(),
+        }
+    }
+
+    fn note(&mut self, file: &str, number: u64, why: &Unreadable) {
+        let cut_off = matches!(why, Unreadable::Torn(why) if why.is_eof());
+        // A foreign line is quoted in what is wrong with it.
+        let why = plain(&why.to_string());
+        let short = why.char_indices().nth(WHY);
+        let why = short.map_or(&*why, |(end, _)| &why[..end]);
+        let line = format!("{file}:{number}: {why}");
+        match cut_off && self.written.iter().any(|log| log == file) {
+            true => self.unfinished = Some((file.to_owned(), line)),
+            false => self.tell(line),
+        }
     }
 
     fn next_line(&mut self, file: &str) {
-        if let Some((in_file, line)) = self.last.take()
-            && in_file == file
+        if let Some((_, line)) = self
+            .unfinished
+            .take_if(|(unfinished, _)| unfinished == file)
         {
-            self.count += 1;
-            if self.named.len() < NAMED {
-                self.named.push(line);
-            }
+            self.tell(line);
+        }
+    }
+
+    fn tell(&mut self, line: String) {
+        self.count += 1;
+        if self.named.len() < NAMED {
+            self.named.push(line);
         }
     }
 

@@ -1,14 +1,16 @@
 //! A decision as a person reads it, and as JSON.
 
+mod json;
+
 use std::io::{self, Write};
-use std::path::PathBuf;
 
 use json_patch::PatchOperation;
-use serde_json::{Value, json};
+use serde_json::Value;
 
-use super::search::{Events, Found, Search};
+pub use self::json::json;
+use super::search::{Events, Search};
 use crate::cli::plain::plain;
-use crate::observe::events::{Event, PluginEvent};
+use crate::observe::events::{About, Event, PluginEvent};
 
 /// Characters of a value that are shown.
 const WIDTH: usize = 200;
@@ -91,11 +93,12 @@ fn who(out: &mut impl Write, event: &Event<'_>) -> io::Result<()> {
     writeln!(out, "  who       {user} in {project}")?;
     writeln!(out, "  what      {} {}", plain(kind), plain(name))?;
     let at = humantime::format_rfc3339_millis(event.received);
-    writeln!(
-        out,
-        "  when      {at}, decided in {}",
-        took(event.duration_seconds)
-    )?;
+    let decided = match event.about() {
+        About::Decision => format!(", decided in {}", took(event.duration_seconds)),
+        // How long the answer took is not recorded.
+        About::Monitored | About::Other => String::new(),
+    };
+    writeln!(out, "  when      {at}{decided}")?;
     writeln!(
         out,
         "  by        configuration {}, recorded at the level {}",
@@ -329,42 +332,6 @@ pub fn list(out: &mut impl Write, search: &Search) -> io::Result<()> {
         out,
         "\n`explain ID` tells more of one, `--last` of the latest"
     )
-}
-
-/// What was found, as the documentation says.
-pub fn json(search: &Search, files: &[PathBuf]) -> Value {
-    let decision = |found: &Found| {
-        let [decision, monitored] = found
-            .lines()
-            .map(|line| line.and_then(|line| serde_json::from_slice::<Value>(line).ok()));
-        let events = found.events();
-        let changed = events.decision.as_ref().map(changed).unwrap_or_default();
-        json!({
-            "auditID": decision.as_ref().or(monitored.as_ref()).map(|event| event["auditID"].clone()),
-            "event": decision,
-            "monitored": monitored,
-            "fields": changed.iter().map(field_json).collect::<Vec<_>>(),
-        })
-    };
-    json!({
-        "decisions": search.found.iter().map(decision).collect::<Vec<_>>(),
-        "matched": search.matched,
-        "searched": {
-            "files": files.iter().map(|file| file.display().to_string()).collect::<Vec<_>>(),
-            "events": search.events,
-            "unreadable": search.unreadable,
-        },
-    })
-}
-
-fn field_json(field: &Field) -> Value {
-    let mut shown = json!({"path": field.path, "setBy": field.by});
-    for (key, told) in [("was", &field.was), ("now", &field.now)] {
-        if let Some(Some(value)) = told {
-            shown[key] = value.clone();
-        }
-    }
-    shown
 }
 
 fn shown(value: &Value) -> String {

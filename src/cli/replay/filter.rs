@@ -40,8 +40,15 @@ pub struct Filter {
 
 impl Filter {
     /// # Errors
-    /// The first pattern that is no glob.
+    /// In words: a pattern that is no glob, or an end that is not after the beginning.
     pub fn new(chosen: &Chosen) -> Result<Self, String> {
+        let ends = chosen.since.zip(chosen.until);
+        if let Some((since, until)) = ends.filter(|(since, until)| since >= until) {
+            let [since, until] = [since, until].map(humantime::format_rfc3339_seconds);
+            return Err(format!(
+                "nothing lies between `--since` {since} and `--until` {until}, which is not later"
+            ));
+        }
         Ok(Self {
             since: chosen.since,
             until: chosen.until,

@@ -10,19 +10,11 @@ use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
 use super::backups::{self, Keep};
+use super::destination::{Destination, Rotation};
 use super::whole::{Appended, Durability, WholeLines, sync_directory};
-use super::writer::Destination;
 
-/// When a new file is begun, and what becomes of the old ones.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Rotation {
-    /// Bytes that a file may have. None: any number.
-    pub max_size: Option<u64>,
-    /// How old a file may become. None: any age.
-    pub every: Option<Duration>,
-    pub keep: Keep,
-}
-
+/// Of `nice`: old files are put in order when nobody else has work.
+const LEAST_PRIORITY: i32 = 19;
 /// After a beginning that failed, the next is tried this much later.
 const RETRY: Duration = Duration::from_secs(30);
 
@@ -134,6 +126,12 @@ impl AuditFile {
         match self.begin_another() {
             Ok(()) => {
                 self.not_before = None;
+                // At once, since compressing may wait long for a processor and a disk may be small.
+                let pruned = backups::prune(&self.path, &self.rotation.keep, SystemTime::now());
+                if let Err(error) = pruned {
+                    let file = self.path.display();
+                    tracing::warn!(%file, %error, "old audit files could not be deleted");
+                }
                 let _ = self.tidying.send(self.rotation.keep.clone());
             }
             Err(error) => {
@@ -204,6 +202,8 @@ fn tidy_elsewhere(path: &Path) -> io::Result<Sender<Keep>> {
     let path = path.to_owned();
     let (tell, told) = mpsc::channel::<Keep>();
     let run = move || {
+        // Of this thread alone. Where it is forbidden, the reviews share their processors with it.
+        let _ = rustix::process::nice(LEAST_PRIORITY);
         while let Ok(mut keep) = told.recv() {
             // Only the last of several counts.
             while let Ok(later) = told.try_recv() {

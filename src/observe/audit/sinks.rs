@@ -14,12 +14,13 @@ use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use super::destination::Destination;
 use super::file::AuditFile;
 use super::meters::{AuditVectors, SinkMeters};
 use super::ship::{Receiver, Shipper};
 use super::spool::Spool;
 use super::whole::{Appended, Durability, WholeLines};
-use super::writer::{Destination, Writer};
+use super::writer::{Gathering, Writer};
 use super::{HttpTarget, Sink, Target};
 
 /// How long what waits may take to be written and shipped when a sink is closed.
@@ -129,7 +130,8 @@ impl Sinks {
                 Box::new(spool)
             }
         };
-        let (writer, thread) = Writer::start(to, Arc::clone(&meters)).map_err(in_words)?;
+        let (writer, thread) =
+            Writer::start(to, Arc::clone(&meters), Gathering::default()).map_err(in_words)?;
         let opened = Open {
             name,
             meters,

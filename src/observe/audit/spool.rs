@@ -12,12 +12,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 
+use super::destination::Destination;
 use super::meters::{Loss, SinkMeters, SpoolMeters};
 use super::segments::{
     SEGMENT, count, first_lines, is_gone, make, newlines, note, noted, read, segment_path,
 };
 use super::whole::{Appended, Durability, WholeLines, sync_directory};
-use super::writer::Destination;
 
 /// So many segments make up a full spool, so that one of them is a small part.
 const SEGMENTS: u64 = 16;

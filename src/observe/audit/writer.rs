@@ -13,34 +13,18 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
 use super::Mode;
-use super::file::Rotation;
+use super::destination::{Destination, Rotation};
 use super::meters::{Loss, SinkMeters};
-use super::whole::{Appended, Durability};
+use super::whole::Durability;
 
 /// How long lines that nobody waits for are gathered.
 const EVERY: Duration = Duration::from_millis(100);
 /// So many bytes of lines are written at once. More would leave the processor's cache before that.
 const EARLY: usize = 256 << 10;
-/// How long lines that are waited for may be gathered, if the last write took as long.
-const GATHERED: Duration = Duration::from_millis(4);
-/// When no line has come for so long, those that are there are written.
-const QUIET: Duration = Duration::from_micros(500);
 /// How many bytes may wait in memory.
 const MOST: usize = 16 << 20;
 /// A sink without work is looked after this often.
 const TEND_EVERY: Duration = Duration::from_secs(600);
-
-/// Where lines stay.
-pub(super) trait Destination: Send {
-    /// Adds whole lines, in order. Those that fit before an error stay.
-    fn append(&mut self, lines: &[u8], durability: Durability) -> Appended;
-
-    /// Does what time brings.
-    fn tend(&mut self) {}
-
-    /// Takes over changed settings, where there are some.
-    fn rotate_by(&mut self, _rotation: &Rotation) {}
-}
 
 /// Why a line is not there.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -96,11 +80,30 @@ pub(super) struct Writer {
     shared: Arc<Shared>,
 }
 
+/// How long lines are gathered for the disk that are waited for.
+#[derive(Clone, Copy)]
+pub(super) struct Gathering {
+    /// No longer than this, nor than the last write took.
+    pub at_most: Duration,
+    /// When no line has come for so long, those that are there are written.
+    pub quiet: Duration,
+}
+
+impl Default for Gathering {
+    fn default() -> Self {
+        Self {
+            at_most: Duration::from_millis(4),
+            quiet: Duration::from_micros(500),
+        }
+    }
+}
+
 struct Shared {
     queue: Mutex<Queue>,
     grown: Condvar,
     to: Mutex<Box<dyn Destination>>,
     meters: Arc<SinkMeters>,
+    gathering: Gathering,
 }
 
 #[derive(Default)]
@@ -131,12 +134,14 @@ impl Writer {
     pub fn start(
         to: Box<dyn Destination>,
         meters: Arc<SinkMeters>,
+        gathering: Gathering,
     ) -> io::Result<(Arc<Self>, JoinHandle<()>)> {
         let shared = Arc::new(Shared {
             queue: Mutex::default(),
             grown: Condvar::new(),
             to: Mutex::new(to),
             meters,
+            gathering,
         });
         let own = Arc::clone(&shared);
         let run = move || {
@@ -259,11 +264,12 @@ impl Shared {
     /// Waits, for a moment, for the reviews that will wait for the disk too. One that was told comes
     /// back with its caller's next, and a disk takes as long for many lines as for one.
     fn gather<'q>(&self, mut queue: MutexGuard<'q, Queue>) -> MutexGuard<'q, Queue> {
-        let until = Instant::now() + queue.last_write.min(GATHERED);
+        let Gathering { at_most, quiet } = self.gathering;
+        let until = Instant::now() + queue.last_write.min(at_most);
         while queue.waiting.len() < queue.expected && queue.lines.len() < EARLY && !queue.closed {
             let there = queue.events;
             let left = until.saturating_duration_since(Instant::now());
-            (queue, _) = self.wait(queue, left.min(QUIET));
+            (queue, _) = self.wait(queue, left.min(quiet));
             if left.is_zero() || queue.events == there {
                 break;
             }

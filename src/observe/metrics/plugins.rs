@@ -21,6 +21,7 @@ pub(super) struct PluginVectors {
     rejection_total: IntCounterVec,
     fail_open_total: IntCounterVec,
     would_deny_total: IntCounterVec,
+    monitored_fault_total: IntCounterVec,
     would_patch_total: IntCounterVec,
     patch_conflict_total: IntCounterVec,
     exempted_total: IntCounterVec,
@@ -67,6 +68,11 @@ impl PluginVectors {
                 "would_deny_total",
                 "Reviews that a monitored plugin would have denied.",
                 &["plugin", "kind"],
+            )?,
+            monitored_fault_total: table.counters(
+                "monitored_fault_total",
+                "Faults of a monitored plugin, whatever its failurePolicy would have made of them.",
+                &["plugin", "kind", "error_type"],
             )?,
             would_patch_total: table.counters(
                 "would_patch_total",
@@ -129,6 +135,7 @@ impl PluginVectors {
             &self.rejection_total,
             &self.fail_open_total,
             &self.would_deny_total,
+            &self.monitored_fault_total,
             &self.would_patch_total,
             &self.patch_conflict_total,
             &self.exempted_total,
@@ -191,6 +198,11 @@ impl PluginMetrics {
     /// Counts what monitored plugins would have done.
     pub fn monitored(&self, decision: &Decision) {
         self.observe(decision, |member, part, kind| {
+            if let PartResult::Failed(fault) | PartResult::FailedOpen(fault) = &part.result {
+                let labels = [&*member.name, kind.as_str(), fault.kind.as_str()];
+                let faults = &member.vectors.monitored_fault_total;
+                faults.with_label_values(&labels).inc();
+            }
             if part.result.denies() {
                 member.count(&member.vectors.would_deny_total, kind);
             } else if !part.patch.is_empty() {

@@ -130,7 +130,7 @@ pub struct Plugin<'r> {
     pub verdict: &'static str,
     /// How long it took to answer.
     pub duration_seconds: f64,
-    /// This was its second call, since a later plugin changed the spec.
+    /// This was its second call, since another plugin changed the spec after it.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub reinvoked: bool,
     /// Why: reasons of a denial, what failed, the condition that skipped it, the reason of an exemption, the plugin and the place of a conflict.

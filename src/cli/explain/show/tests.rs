@@ -1,3 +1,5 @@
+use serde_json::json;
+
 use super::*;
 
 fn told(decision: Option<&Value>, monitored: Option<&Value>) -> String {

@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 use rstest::rstest;
 
 use super::super::backups::{Form, Keep};
-use super::super::file::{AuditFile, Rotation};
+use super::super::destination::{Destination, Rotation};
+use super::super::file::AuditFile;
 use super::super::whole::Durability;
-use super::super::writer::Destination;
 use super::{home, text};
 
 fn rotation(max_size: Option<u64>) -> Rotation {
@@ -159,4 +159,26 @@ fn a_file_that_is_gone_for_good_takes_nothing_until_it_can_be_made_again() {
     fs::create_dir(&below).unwrap();
     append(&mut file, "{}\n");
     assert_eq!(text(&path), "{}\n");
+}
+
+#[test]
+fn old_files_are_put_in_order_when_nobody_else_has_work() {
+    /// Counted from 1, as proc(5) does, without the number and the name before them.
+    const NICE: usize = 19 - 3;
+    let (_directory, path) = home();
+    let _file = AuditFile::open(&path, &rotation(None)).unwrap();
+    let until = Instant::now() + Duration::from_secs(10);
+    let niceness = || {
+        let threads = fs::read_dir("/proc/self/task").unwrap();
+        let stats =
+            threads.filter_map(|of| fs::read_to_string(of.unwrap().path().join("stat")).ok());
+        let mut tidying = stats.filter(|stat| stat.contains("(audit-backups)"));
+        let stat = tidying.next()?;
+        let (_, fields) = stat.rsplit_once(") ")?;
+        fields.split(' ').nth(NICE).map(str::to_owned)
+    };
+    while niceness().as_deref() != Some("19") {
+        assert!(Instant::now() < until, "{:?}", niceness());
+        thread::yield_now();
+    }
 }

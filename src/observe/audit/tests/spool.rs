@@ -3,9 +3,9 @@ use std::sync::Arc;
 
 use prometheus::Registry;
 
+use super::super::destination::Destination;
 use super::super::spool::Spool;
 use super::super::whole::Durability;
-use super::super::writer::Destination;
 use super::{meters, metric};
 
 fn open(directory: &Path, limit: u64) -> (Arc<Spool>, Registry) {

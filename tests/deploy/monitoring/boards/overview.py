@@ -67,8 +67,9 @@ def overview() -> Json:
         ),
         lines(
             "Enforced and monitored",
-            "Denials of enforced plugins, and what monitored plugins would have denied or changed.",
+            "Denials of enforced plugins, reviews denied by a failure alone, and what monitored plugins would have done.",
             target(or_zero(rate(f"{A}plugin_rejection_total", "")), "denied"),
+            target(rate(f"{A}request_failed_total", ""), "failed"),
             target(or_zero(rate(f"{A}would_deny_total", "")), "would deny"),
             target(or_zero(rate(f"{A}would_patch_total", "")), "would patch"),
             unit="reqps",

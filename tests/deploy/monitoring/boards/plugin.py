@@ -86,10 +86,11 @@ def plugin() -> Json:
         ),
         lines(
             "Faults passed over",
-            "What went wrong in calls whose fault was passed over (failurePolicy Ignore).",
+            "What went wrong in calls whose fault was passed over (failurePolicy Ignore), or that were only monitored.",
             target(
                 or_zero(rate(f"{A}plugin_fail_open_total", "error_type", one) + " > 0", "error_type"), "{{error_type}}"
             ),
+            target(or_zero(rate(f"{A}monitored_fault_total", "", one)), "monitored"),
             unit="reqps",
             stacked=True,
         ),
