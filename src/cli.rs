@@ -121,9 +121,9 @@ struct DoctorArguments {
     /// The sidecar's admin address, to be asked for its version.
     #[arg(long, value_name = "URL")]
     admin: Option<String>,
-    /// The name of the run that the policy `canary` denies.
-    #[arg(long, default_value = "dstack-admission-canary", value_name = "NAME")]
-    canary: String,
+    /// The name of the run that the policy `canary` denies. When it is given, that denial has to come back.
+    #[arg(long, value_name = "NAME")]
+    canary: Option<String>,
     /// How long each step may take. The dstack server itself waits 8 s.
     #[arg(long, default_value = "8s", value_name = "TIME")]
     timeout: humantime::Duration,
@@ -226,6 +226,9 @@ struct ExplainArguments {
     /// Only runs, fleets, volumes and gateways of this name. A glob, `!` excludes; may be repeated.
     #[arg(long = "run", visible_alias = "name", value_parser = replay::filter::pattern, value_name = "GLOB")]
     names: Vec<String>,
+    /// Only reviews of this trace, the `traceID` of their events: 32 hex digits.
+    #[arg(long, value_parser = explain::trace, value_name = "HEX")]
+    trace: Option<String>,
     #[command(flatten)]
     chosen: replay::filter::Chosen,
     /// Explain the latest of these decisions.
@@ -352,6 +355,12 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
 /// Shows which plugins of a configuration cannot be used.
 fn not_loaded(why: &workers::NotLoaded) -> io::Result<ExitCode> {
     writeln!(io::stderr(), "dstack-admission: {why}")?;
+    Ok(ExitCode::from(UNUSABLE))
+}
+
+/// Says which of the files that were named cannot be read, and why.
+fn unreadable(why: &anyhow::Error) -> io::Result<ExitCode> {
+    writeln!(io::stderr(), "dstack-admission: {why:#}")?;
     Ok(ExitCode::from(UNUSABLE))
 }
 

@@ -190,17 +190,21 @@ fn renew(arguments: &RenewArguments) -> anyhow::Result<ExitCode> {
         bail!("there is no CA in {directory} yet: `certs make` makes one");
     }
     // A configuration knows its names better than a certificate from before it was changed.
-    let names = match arguments.names.as_slice() {
-        [] => &place.names,
-        names => names,
+    let (names, taken) = match arguments.names.as_slice() {
+        [] => (
+            place.names.as_slice(),
+            "a running sidecar takes it on SIGHUP, or within the hour",
+        ),
+        names => (
+            names,
+            "a running sidecar takes it on SIGHUP, or within the hour, if these are its own names; it makes another \
+             one if not, so write them into `serverNames` too",
+        ),
     };
     let made = certs::renew(directory, names, SystemTime::now())?;
     let mut out = io::stdout().lock();
     show(&mut out, &made)?;
-    writeln!(
-        out,
-        "a running sidecar takes it on SIGHUP, or within the hour"
-    )?;
+    writeln!(out, "{taken}")?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -246,8 +250,10 @@ fn bundle(arguments: &BundleArguments) -> anyhow::Result<ExitCode> {
     let mut concerns = Vec::new();
     for file in &arguments.files {
         let given = trust::read_bundle(file)?;
-        let given_concerns = given.iter().filter_map(describe);
-        concerns.extend(given_concerns.filter_map(|one| concern(file, &one, SystemTime::now())));
+        for one in given.iter().filter_map(describe) {
+            concerns.extend(concern(file, &one, SystemTime::now()));
+            concerns.extend(no_authority(file, &one));
+        }
         certificates.extend(given);
     }
     if !arguments.no_public {
@@ -280,6 +286,20 @@ fn concern(file: &Path, one: &Description, now: SystemTime) -> Option<String> {
         file.display(),
         one.subject
     ))
+}
+
+/// What is to be said of a certificate that is trusted and that no CA's certificate is. One that signs itself may be from
+/// before certificates said so.
+fn no_authority(file: &Path, one: &Description) -> Option<String> {
+    let of_a_ca = one.is_ca || one.issuer == one.subject;
+    (!of_a_ca).then(|| {
+        format!(
+            "{}: the certificate {} is no CA, and clients trust nothing by it: give the CA {}",
+            file.display(),
+            one.subject,
+            one.issuer
+        )
+    })
 }
 
 fn warn(concerns: &[String]) -> io::Result<()> {

@@ -128,6 +128,11 @@ async fn examine(
             "run the doctor there: nsenter --net --target PID dstack-admission doctor --env-of PID";
         report.warn("network", message, mend);
     }
+    let asking = Asking {
+        name: arguments.canary.as_deref().unwrap_or(review::NAME),
+        project: &arguments.project,
+        is_expected: arguments.canary.is_some(),
+    };
     let mut canary = Canary::Lost;
     let mut trusted = Vec::new();
     if asked.server.is_some() && environment.get(address::URI).is_none() {
@@ -142,10 +147,6 @@ async fn examine(
         let credentials = netrc::check(&address, environment, report);
         let stream = tls::check(&address, bundle.as_ref(), timeout, report).await;
         if let Some(stream) = stream {
-            let asking = Asking {
-                name: &arguments.canary,
-                project: &arguments.project,
-            };
             let credentials = credentials.as_ref();
             canary = review::check(stream, &address, credentials, asking, timeout, report).await;
         }
@@ -158,10 +159,9 @@ async fn examine(
         let server = Server {
             address: address.clone(),
             token,
-            project: &arguments.project,
             trusted: &trusted,
             timeout,
         };
-        server::check(&server, &arguments.canary, canary, report).await;
+        server::check(&server, asking, canary, report).await;
     }
 }

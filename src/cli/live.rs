@@ -7,7 +7,7 @@ use serde_json::json;
 
 use crate::admission::chain::Member;
 use crate::certs::{self, Made};
-use crate::config::resolve::{Settings, Tls, worst_case};
+use crate::config::resolve::{Log, Settings, Tls, worst_case};
 use crate::engine::Engine;
 use crate::observe::audit::{Audit, Form, Format, Sinks, Target};
 use crate::observe::metrics::Metrics;
@@ -16,11 +16,12 @@ use crate::plugins::Plugin;
 use crate::protocol::dstack::endpoint;
 use crate::server::{Live, tls};
 
-/// The addresses of the open ports, which a reload cannot change.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What a reload cannot change, besides the limits: the addresses of the open ports, and the log.
+#[derive(Clone, Debug)]
 pub(super) struct Bound {
     pub listen: SocketAddr,
     pub admin: SocketAddr,
+    pub log: Log,
 }
 
 /// A configuration made ready to be put in force.

@@ -2,6 +2,7 @@
 
 use std::env;
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -14,6 +15,9 @@ use crate::config::{self, Problems, defaults};
 
 const DEFAULT: &str = include_str!("../config/default.yaml");
 const DEFAULT_NAME: &str = "embedded default";
+
+/// Files of more bytes are not read again and again.
+const LARGE: u64 = 1 << 20;
 
 /// Loads the configuration at `path`, or the embedded default. Its chain checks specs against
 /// `schemas`. Blocks.
@@ -34,19 +38,33 @@ pub fn load(path: Option<&Path>, schemas: &Arc<SpecSchemas>) -> Result<Settings,
     Ok(settings)
 }
 
-/// Tells one state of the files at `paths` from another by their content, so that a swapped symlink
-/// counts and a touched file does not. Blocks.
+/// Tells one state of the files at `paths` from another: by their content, so that a swapped symlink
+/// counts and a touched file does not; large ones, such as wheels, by their size and times. Blocks,
+/// but for no file that does not answer.
 pub fn fingerprint(paths: &[PathBuf]) -> [u8; 20] {
     let mut digest = Sha1::new();
     for path in paths {
-        match fs::read(path) {
-            Ok(content) => {
-                digest.update([1]);
-                digest.update((content.len() as u64).to_be_bytes());
-                digest.update(content);
+        let found = fs::metadata(path);
+        let content = match &found {
+            Ok(found) if !found.is_file() => None,
+            Ok(found) if found.len() > LARGE => {
+                let times = [
+                    found.mtime(),
+                    found.mtime_nsec(),
+                    found.ctime(),
+                    found.ctime_nsec(),
+                ];
+                Some(times.map(i64::to_be_bytes).concat())
             }
-            Err(_) => digest.update([0]),
-        }
+            Ok(_) => fs::read(path).ok(),
+            Err(_) => None,
+        };
+        let size = content
+            .as_ref()
+            .and(found.ok())
+            .map_or(u64::MAX, |found| found.len());
+        digest.update(size.to_be_bytes());
+        digest.update(content.unwrap_or_default());
     }
     digest.finalize().into()
 }

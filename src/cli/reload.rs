@@ -99,12 +99,12 @@ impl Watch {
         for warning in &settings.warnings {
             tracing::warn!("{warning}");
         }
-        if (Bound {
-            listen: settings.listen,
-            admin: settings.admin,
-        }) != self.bound
-        {
+        let bound = &self.bound;
+        if (settings.listen, settings.admin) != (bound.listen, bound.admin) {
             tracing::warn!("`listen` and `admin` take effect at the next start");
+        }
+        if settings.log != bound.log {
+            tracing::warn!("`log` takes effect at the next start");
         }
         if settings.limits != *shared.limits() {
             tracing::warn!("`limits` take effect at the next start");

@@ -13,12 +13,12 @@ use tokio::time::Instant;
 use ulid::Ulid;
 
 use super::load::load;
-use super::{Output, ReviewArguments, not_loaded, specs, unusable, workers};
+use super::{Output, ReviewArguments, not_loaded, specs, unreadable, unusable, workers};
 use crate::admission::decision::{Decision, Part, PartResult};
 use crate::admission::review::Review;
 use crate::engine::Engine;
 
-/// Decides every file. Exit code 1 when one of them is denied.
+/// Decides every file. Exit code 1 when one of them is denied, 2 when one cannot be read.
 pub fn run(arguments: &ReviewArguments) -> anyhow::Result<ExitCode> {
     let settings = match load(arguments.configured.config.as_deref(), &Arc::default()) {
         Ok(settings) => settings,
@@ -28,7 +28,10 @@ pub fn run(arguments: &ReviewArguments) -> anyhow::Result<ExitCode> {
         .files
         .iter()
         .map(|file| Ok((file, read(file, arguments)?)));
-    let reviews = reviews.collect::<anyhow::Result<Vec<_>>>()?;
+    let reviews = match reviews.collect::<anyhow::Result<Vec<_>>>() {
+        Ok(reviews) => reviews,
+        Err(why) => return Ok(unreadable(&why)?),
+    };
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;

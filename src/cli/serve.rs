@@ -2,13 +2,14 @@
 
 use std::io::{self, Write};
 use std::path::Path;
-use std::process::ExitCode;
+use std::process::{self, ExitCode};
 use std::sync::Arc;
+use std::thread;
 use std::time::{Duration, SystemTime};
 
 use anyhow::Context;
 use rustls_pki_types::ServerName;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use super::live::{Bound, InForce, go_live};
@@ -27,6 +28,10 @@ use crate::server::{Server, Shared};
 /// How long the last spans may take once every review has ended. With the grace period before it, this
 /// still ends within the 30 s that Kubernetes gives.
 const LAST_SPANS: Duration = Duration::from_secs(4);
+/// How long, after the grace period or a second signal, whatever is still held up may hold the process:
+/// more than workers, records and spans take where nothing is.
+const LAST_OF_ALL: Duration = Duration::from_secs(10);
+const AFTER_ABORT: Duration = Duration::from_secs(2);
 
 /// Serves until a signal ends it.
 pub fn run(config: Option<&Path>) -> anyhow::Result<ExitCode> {
@@ -69,8 +74,10 @@ async fn serve(
     let bound = Bound {
         listen: settings.listen,
         admin: settings.admin,
+        log: settings.log.clone(),
     };
     let limits = settings.limits.clone();
+    let grace_period = limits.grace_period;
     let (inputs, host) = (
         settings.inputs.clone(),
         settings.server_names.first().cloned(),
@@ -111,17 +118,20 @@ async fn serve(
     tokio::spawn(async move { remove_unused_environments(&state_dir).await });
     let reloading = tokio::spawn(watch.run(Arc::clone(&shared), hangup));
 
-    let stop = CancellationToken::new();
+    let (stop, aborted) = (CancellationToken::new(), CancellationToken::new());
     let serving = server.serve(shared, stop.clone());
     tokio::pin!(serving);
     let in_time = tokio::select! {
         in_time = &mut serving => in_time,
-        _ = term.recv() => drain(serving, &stop, &mut term, &mut interrupt).await,
-        _ = interrupt.recv() => drain(serving, &stop, &mut term, &mut interrupt).await,
+        () = first_of(&mut term, &mut interrupt) => {
+            end_within(grace_period + LAST_OF_ALL);
+            tokio::spawn(abort_on_the_next(term, interrupt, aborted.clone()));
+            drain(serving, &stop, &aborted).await
+        }
     };
     reloading.abort();
-    pools.stop().await;
     let closed = tokio::task::spawn_blocking(move || sinks.close());
+    pools.stop().await;
     traces.close(LAST_SPANS).await;
     closed.await?;
     match in_time {
@@ -139,16 +149,36 @@ async fn serve(
 async fn drain(
     serving: impl Future<Output = bool>,
     stop: &CancellationToken,
-    term: &mut tokio::signal::unix::Signal,
-    interrupt: &mut tokio::signal::unix::Signal,
+    aborted: &CancellationToken,
 ) -> bool {
     tracing::info!("draining; a second signal aborts");
     stop.cancel();
     tokio::select! {
         in_time = serving => in_time,
-        _ = term.recv() => false,
-        _ = interrupt.recv() => false,
+        () = aborted.cancelled() => false,
     }
+}
+
+async fn first_of(term: &mut Signal, interrupt: &mut Signal) {
+    tokio::select! {
+        _ = term.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+}
+
+async fn abort_on_the_next(mut term: Signal, mut interrupt: Signal, aborted: CancellationToken) {
+    first_of(&mut term, &mut interrupt).await;
+    end_within(AFTER_ABORT);
+    aborted.cancel();
+}
+
+/// Ends the process after so long, whatever still holds it up: a log that nobody reads, a file that
+/// does not answer, a plugin that does not end.
+fn end_within(time: Duration) {
+    thread::spawn(move || {
+        thread::sleep(time);
+        process::exit(1)
+    });
 }
 
 /// Prints what a person sets on the dstack server, one `NAME=VALUE` a line.

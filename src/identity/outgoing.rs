@@ -1,6 +1,8 @@
 //! The client's side of connections over HTTP: whom it trusts and how it shows who it is. It sends
 //! nothing and knows no protocol.
 
+mod lookup;
+
 use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -17,10 +19,13 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use rustls::RootCertStore;
 
+use lookup::Resolver;
+pub use lookup::UnknownHost;
+
 use super::{certificates, in_file, private_key, roots, secret};
 
 /// A client with a pool of connections.
-pub type HttpsClient = legacy::Client<HttpsConnector<HttpConnector>, Full<Bytes>>;
+pub type HttpsClient = legacy::Client<HttpsConnector<HttpConnector<Resolver>>, Full<Bytes>>;
 
 /// What this client calls itself.
 pub const USER_AGENT: &str = concat!("dstack-admission/", env!("CARGO_PKG_VERSION"));
@@ -52,7 +57,7 @@ pub fn client(
     ca_file: Option<&Path>,
     client_cert: Option<&ClientCert>,
 ) -> Result<HttpsClient, String> {
-    let mut connector = HttpConnector::new();
+    let mut connector = HttpConnector::new_with_resolver(Resolver::new());
     connector.enforce_http(false);
     connector.set_nodelay(true);
     let https = HttpsConnectorBuilder::new()

@@ -135,7 +135,8 @@ fn a_renewed_certificate_is_another_one_of_the_same_ca_and_names() {
     assert_ne!(before[1], after[1]);
     assert!(is_verified(&home, ["-CApath", "made/trust"], "a.example"));
 
-    done(&home, &["renew", "-d", "made", "-n", "b.example"]);
+    let said = done(&home, &["renew", "-d", "made", "-n", "b.example"]);
+    assert!(said.contains("`serverNames`"), "{said}");
     assert!(is_verified(&home, ["-CApath", "made/trust"], "b.example"));
     assert!(!is_verified(&home, ["-CApath", "made/trust"], "a.example"));
 }
@@ -314,6 +315,18 @@ fn a_ca_that_is_past_or_near_its_end_is_warned_of_and_bundled_all_the_same() {
         let body = ca.lines().nth(1).unwrap();
         assert!(held.contains(body), "{name}");
     }
+}
+
+#[test]
+fn a_bundle_of_what_is_no_ca_is_warned_of() {
+    let home = Home::new();
+    done(&home, &["make", "-d", "made"]);
+    let (code, _, complained) = certs(&home, &["bundle", "-d", "bundle", "made/tls/server.pem"]);
+    assert_eq!(code, Some(0));
+    let told = "warning: made/tls/server.pem: the certificate ";
+    assert!(complained.starts_with(told), "{complained}");
+    let mend = "is no CA, and clients trust nothing by it: give the CA ";
+    assert!(complained.contains(mend), "{complained}");
 }
 
 #[rstest]

@@ -199,6 +199,8 @@ async fn another_name_of_the_canary_is_asked_for() {
 #[case::flag(|doctor: Doctor| doctor.arg("--uri").arg("https://127.0.0.1:1"), "tcp", "fail", "refused")]
 #[case::proxy(|doctor: Doctor| doctor.with("HTTPS_PROXY", "http://u:p4ss@proxy:1"), "proxy", "fail", "NO_PROXY")]
 #[case::all_proxy(|doctor: Doctor| doctor.with("all_proxy", "socks5://proxy"), "proxy", "fail", "proxy")]
+#[case::hidden(|doctor: Doctor| doctor.with("HTTPS_PROXY", "p").with("NO_PROXY", "localhost").with("no_proxy", "x"),
+    "proxy", "fail", "add localhost to no_proxy, in small letters")]
 #[case::no_proxy(|doctor: Doctor| doctor.with("HTTPS_PROXY", "p").with("NO_PROXY", "localhost"),
     "proxy", "ok", "NO_PROXY covers localhost")]
 #[tokio::test]

@@ -130,7 +130,7 @@ async fn one_that_never_answers_is_unhealthy_after_the_timeout() {
     let (code, said) = healthcheck(&["--admin", &fake.url(), "--timeout", "200ms"]).await;
     assert_eq!(code, Some(1));
     assert_says(&said, "no answer within 200ms");
-    assert!(began.elapsed() < Duration::from_secs(2));
+    assert!(began.elapsed() < Duration::from_secs(4));
 }
 
 #[tokio::test]

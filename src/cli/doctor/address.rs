@@ -2,11 +2,12 @@
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
-use http::Uri;
 use percent_encoding::percent_decode_str;
+use rustls_pki_types::ServerName;
 
 use super::environment::Environment;
 use super::report::Report;
+use crate::config::parse_url;
 
 /// What the dstack server reads its address from.
 pub const URI: &str = "DSTACK_PLUGIN_SERVICE_URI";
@@ -32,7 +33,7 @@ impl Address {
     /// # Errors
     /// In words, without what could be a password.
     pub fn parse(text: &str) -> Result<Self, String> {
-        let uri: Uri = text.parse().map_err(|error| format!("no URL: {error}"))?;
+        let uri = parse_url(text)?;
         let tls = match uri.scheme_str() {
             Some("https") => true,
             Some("http") => false,
@@ -41,6 +42,12 @@ impl Address {
         };
         let host = uri.host().filter(|host| !host.is_empty());
         let host = host.ok_or("it names no host")?;
+        let host = host.trim_matches(['[', ']']).to_ascii_lowercase();
+        if ServerName::try_from(host.as_str()).is_err() {
+            return Err(format!(
+                "{host} is neither a DNS name nor a whole IP address, so no certificate is for it"
+            ));
+        }
         let userinfo = uri.authority().and_then(|authority| {
             let (userinfo, _) = authority.as_str().rsplit_once('@')?;
             let (user, password) = userinfo.split_once(':').unwrap_or((userinfo, ""));
@@ -49,7 +56,7 @@ impl Address {
         });
         Ok(Self {
             tls,
-            host: host.trim_matches(['[', ']']).to_ascii_lowercase(),
+            host,
             port: uri.port_u16().unwrap_or(if tls { 443 } else { 80 }),
             path: match uri.path() {
                 "/" if !text.ends_with('/') => String::new(),
@@ -194,6 +201,8 @@ mod tests {
     #[case(Some("localhost:8443"), Status::Fail)]
     #[case(Some("ftp://localhost"), Status::Fail)]
     #[case(Some("https://"), Status::Fail)]
+    #[case(Some("https://localhost:99999"), Status::Fail)]
+    #[case(Some("https://127.1:8443"), Status::Fail)]
     #[case(Some("https://localhost:8443?team=a"), Status::Fail)]
     #[case(Some("https://localhost:8443/#x"), Status::Fail)]
     #[case(Some("https://localhost:8443 "), Status::Fail)]

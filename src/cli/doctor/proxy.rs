@@ -43,7 +43,12 @@ pub fn check(address: &Address, environment: &Environment, report: &mut Report) 
         report.ok(CHECK, message);
         return;
     };
-    let mend = format!("add {host} to NO_PROXY of the dstack server");
+    let variable = match environment.get("no_proxy") {
+        // `requests` then looks at no other.
+        Some(_) => "no_proxy, in small letters,",
+        None => "NO_PROXY",
+    };
+    let mend = format!("add {host} to {variable} of the dstack server");
     let message = format!("reviews to {host} go through the proxy {proxy}");
     if address.is_loopback() {
         let message = format!("{message}, whose own loopback is another");

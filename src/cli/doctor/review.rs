@@ -15,8 +15,13 @@ use super::connect::{Answer, Stream, exchange, tls_error, within};
 use super::report::Report;
 
 const CHECK: &str = "review";
+/// What the canary is called unless its policy says otherwise.
+pub const NAME: &str = "dstack-admission-canary";
 /// What the message of the built-in policy `canary` says.
 pub const CANARY_WORDS: &str = "reviews arrive and are decided here";
+/// What helps where the canary is denied before its policy is asked, or without it.
+pub const DENIED_BY_OTHERS: &str = "mend that plugin, or let it pass the canary's run; `{name: canary, use: canary}` has \
+                                    to be in the chain";
 /// A clock that is further off than this is set wrong.
 const SKEW: Duration = Duration::from_secs(60);
 
@@ -44,6 +49,24 @@ struct Decided {
 pub struct Asking<'a> {
     pub name: &'a str,
     pub project: &'a str,
+    /// Whether the canary policy is said to be in the chain, so that anything but its denial is a failure.
+    pub is_expected: bool,
+}
+
+impl Asking<'_> {
+    /// Reports that something else than the canary's denial came back.
+    pub fn undenied(
+        self,
+        report: &mut Report,
+        check: &'static str,
+        message: String,
+        mend: impl Into<String>,
+    ) {
+        match self.is_expected {
+            true => report.fail(check, message, mend),
+            false => report.warn(check, message, mend),
+        }
+    }
 }
 
 /// The canary's spec under this name, as a server of the newest bundled version sends it.
@@ -82,13 +105,13 @@ pub async fn check(
         }
     };
     clock(&answer, report);
-    judge(&answer, address, credentials.is_some(), report)
+    judge(&answer, address, credentials.is_some(), asking, report)
 }
 
 fn request(
     address: &Address,
     credentials: Option<&(String, String)>,
-    Asking { name, project }: Asking<'_>,
+    Asking { name, project, .. }: Asking<'_>,
 ) -> anyhow::Result<Request<Full<Bytes>>> {
     let body = json!({"user": "dstack-admission-doctor", "project": project, "spec": canary(name)});
     let mut request = Request::post(format!("{}/apply_policies/on_run_apply", address.path))
@@ -146,6 +169,7 @@ fn judge(
     answer: &Answer,
     address: &Address,
     with_credentials: bool,
+    asking: Asking<'_>,
     report: &mut Report,
 ) -> Canary {
     let status = answer.status;
@@ -167,7 +191,7 @@ fn judge(
     let Some(decision) = decided.decision else {
         let message = "the canary was reviewed by a plugin server that is not dstack-admission";
         let mend = "point DSTACK_PLUGIN_SERVICE_URI to the sidecar, and chain that server behind it as a `rest` plugin";
-        report.warn(CHECK, message, mend);
+        asking.undenied(report, CHECK, message.to_owned(), mend);
         return Canary::Decided;
     };
     if error.contains(CANARY_WORDS) {
@@ -177,13 +201,27 @@ fn judge(
         );
         return Canary::Denied;
     }
-    let mend = "put `{name: canary, use: canary}` at the end of the chain, and let its `match` take every project";
-    let message = match error.lines().next() {
-        None => format!("the canary was reviewed (decision {decision}) and allowed"),
-        Some(first) => format!("the canary was denied, but not by its policy: {first}"),
+    let (message, mend) = match error.as_str() {
+        "" => (
+            format!("the canary was reviewed (decision {decision}) and allowed"),
+            "put `{name: canary, use: canary}` at the end of the chain, and let its `match` take every project",
+        ),
+        error => (
+            format!(
+                "the canary was denied, but not by its policy: {}",
+                beginning(error)
+            ),
+            DENIED_BY_OTHERS,
+        ),
     };
-    report.warn(CHECK, message, mend);
+    asking.undenied(report, CHECK, message, mend);
     Canary::Decided
+}
+
+/// The headline of a denial and its first reason.
+pub fn beginning(denial: &str) -> String {
+    let lines: Vec<_> = denial.lines().take(2).collect();
+    lines.join(" ")
 }
 
 fn refusal(answer: &Answer, address: &Address, with_credentials: bool) -> (String, String) {

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use super::address::Address;
 use super::connect::{self, Answer, exchange, within};
 use super::report::Report;
-use super::review::{CANARY_WORDS, Canary};
+use super::review::{Asking, CANARY_WORDS, Canary, DENIED_BY_OTHERS, beginning};
 use crate::admission::schema;
 use crate::certs::trust;
 
@@ -29,7 +29,6 @@ const REJECTED: &str = "Apply request rejected: ";
 pub struct Server<'a> {
     pub address: Address,
     pub token: &'a str,
-    pub project: &'a str,
     /// Trusted besides the public CAs.
     pub trusted: &'a [CertificateDer<'static>],
     pub timeout: Duration,
@@ -37,7 +36,7 @@ pub struct Server<'a> {
 
 /// Looks at the server's version and asks it for the canary's plan. `canary` is what became of the one that was sent
 /// past the server.
-pub async fn check(server: &Server<'_>, name: &str, canary: Canary, report: &mut Report) {
+pub async fn check(server: &Server<'_>, asking: Asking<'_>, canary: Canary, report: &mut Report) {
     let info = match server.call("/api/server/get_info", &json!({})).await {
         Ok(answer) => answer,
         Err(error) => {
@@ -51,6 +50,7 @@ pub async fn check(server: &Server<'_>, name: &str, canary: Canary, report: &mut
         }
     };
     version(&info, report);
+    let name = asking.name;
     let mut spec = super::review::canary(name);
     // What a server of an older version would not know is left to its own defaults.
     spec["configuration"] = json!({"type": "task", "name": name, "commands": ["true"]});
@@ -66,9 +66,9 @@ pub async fn check(server: &Server<'_>, name: &str, canary: Canary, report: &mut
         .into_iter()
         .map(|key| (key.to_owned(), spec[key].take()))
         .collect();
-    let path = format!("/api/project/{}/runs/get_plan", server.project);
+    let path = format!("/api/project/{}/runs/get_plan", asking.project);
     match server.call(&path, &json!({"run_spec": spec})).await {
-        Ok(answer) => plan(&answer, server, canary, report),
+        Ok(answer) => plan(&answer, asking, canary, report),
         Err(error) => {
             let message = format!("no plan from {}: {error:#}", server.address.shown());
             report.fail(PLUGINS, message, "look into the dstack server's log");
@@ -153,12 +153,12 @@ fn version(info: &Answer, report: &mut Report) {
 }
 
 /// What the answer to the canary's plan proves.
-fn plan(answer: &Answer, server: &Server<'_>, canary: Canary, report: &mut Report) {
+fn plan(answer: &Answer, asking: Asking<'_>, canary: Canary, report: &mut Report) {
     let message = message(answer);
     let not_loaded = "write `plugins: [rest_plugin]`, with an underscore, into the server's config.yml and restart it: of \
                       a plugin that it does not find it only logs `Enabled plugins not found`; it logs `Loaded plugin \
                       rest_plugin` when all is well";
-    let project = server.project;
+    let project = asking.project;
     if let Some(denial) = message.strip_prefix(REJECTED) {
         if denial.contains(CANARY_WORDS) {
             report.ok(
@@ -166,13 +166,9 @@ fn plan(answer: &Answer, server: &Server<'_>, canary: Canary, report: &mut Repor
                 "rest_plugin is loaded: the canary was denied through the dstack server",
             );
         } else {
-            let first = denial.lines().next().unwrap_or_default();
-            let message = format!("rest_plugin is loaded, but another policy denied: {first}");
-            report.warn(
-                PLUGINS,
-                message,
-                "put `{name: canary, use: canary}` into the chain",
-            );
+            let why = beginning(denial);
+            let message = format!("rest_plugin is loaded, but another policy denied: {why}");
+            asking.undenied(report, PLUGINS, message, DENIED_BY_OTHERS);
         }
         return;
     }
@@ -216,13 +212,12 @@ fn plan(answer: &Answer, server: &Server<'_>, canary: Canary, report: &mut Repor
             not_loaded,
         ),
         _ => {
-            let message =
-                "the canary's plan was not denied, which shows nothing without the policy `canary`";
-            report.warn(
-                PLUGINS,
-                message,
-                "put `{name: canary, use: canary}` into the chain",
+            let message = "the canary's plan was not denied: the server does not ask its plugins, or there is no policy \
+                           `canary`";
+            let mend = format!(
+                "put `{{name: canary, use: canary}}` into the chain; if it is, {not_loaded}"
             );
+            asking.undenied(report, PLUGINS, message.to_owned(), mend);
             return;
         }
     };

@@ -5,6 +5,8 @@ use serde_json::{Map, Value};
 
 /// As much as stands on one line.
 const WIDTH: usize = 80;
+/// What YAML takes for a line break or a byte order mark, and JSON for a character like any other.
+const YAML_ALONE: [char; 4] = ['\u{85}', '\u{2028}', '\u{2029}', '\u{feff}'];
 
 /// The lines of a map in block style, without indentation.
 pub fn block(map: &Map<String, Value>) -> Vec<String> {
@@ -88,10 +90,17 @@ fn text(string: &str) -> String {
         return string.to_owned();
     }
     // Backslashes are only themselves in single quotes.
-    if string.contains(['\\', '"']) && !string.chars().any(char::is_control) {
+    let is_strange = |c: char| c.is_control() || YAML_ALONE.contains(&c);
+    if string.contains(['\\', '"']) && !string.contains(is_strange) {
         return format!("'{}'", string.replace('\'', "''"));
     }
-    Value::from(string).to_string()
+    let mut quoted = Value::from(string).to_string();
+    for c in YAML_ALONE {
+        if quoted.contains(c) {
+            quoted = quoted.replace(c, &format!("\\u{:04x}", u32::from(c)));
+        }
+    }
+    quoted
 }
 
 #[cfg(test)]
@@ -115,6 +124,7 @@ mod tests {
     #[case(r"8 \(of \d+\)", r"'8 \(of \d+\)'")]
     #[case(r"it\s's", r"'it\s''s'")]
     #[case("two\nlines", "\"two\\nlines\"")]
+    #[case("a\u{85}\"\u{2028}b", "\"a\\u0085\\\"\\u2028b\"")]
     fn strings_have_no_more_quotes_than_they_need(#[case] string: &str, #[case] yaml: &str) {
         assert_eq!(text(string), yaml);
     }
@@ -163,7 +173,8 @@ mod tests {
                 .prop_filter("finite", |n| n.is_finite())
                 .prop_map(Value::from),
             "\\PC*".prop_map(Value::from),
-            "[a-z:#\\-?!&*'\"\\\\ \\n\\t\\[\\]{},~]{0,12}".prop_map(Value::from),
+            "[a-z:#\\-?!&*'\"\\\\ \\n\\t\\[\\]{},~\u{85}\u{2028}\u{2029}\u{feff}]{0,12}"
+                .prop_map(Value::from),
         ];
         leaf.prop_recursive(4, 32, 5, |inner| {
             prop_oneof![

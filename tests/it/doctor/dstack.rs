@@ -42,9 +42,9 @@ const DENIED: &str = "Apply request rejected: 1 policy denies this run:\n- canar
 #[case::denied(400, said(DENIED), "ok", "denied through the dstack server")]
 #[case::other_policy(
     400,
-    said("Apply request rejected: no"),
+    said("Apply request rejected: 1 policy could not be checked:\n- quota: no connection"),
     "warn",
-    "another policy denied: no"
+    "denied: 1 policy could not be checked: - quota: no connection"
 )]
 #[case::planned(200, json!(null), "fail", "Enabled plugins not found")]
 #[case::refused_later(400, said("No offers"), "fail", "with an underscore")]
@@ -110,6 +110,24 @@ async fn a_plan_shows_nothing_where_no_policy_denies_the_canary() {
     let server = server("0.22.5", 200, json!(null)).await;
     let (_home, _sidecar, doctor) = asking(&server, &[]).await;
     doctor.run().await.assert("plugins", "warn", "use: canary");
+}
+
+/// As the test of the chart asks, whose chain has the canary.
+#[rstest]
+#[case::not_asked(200, json!(null), "rest_plugin")]
+#[case::denied_by_another(400, said("Apply request rejected: no"), "another policy")]
+#[tokio::test]
+async fn a_canary_that_is_named_has_to_be_denied(
+    #[case] status: u16,
+    #[case] detail: Value,
+    #[case] words: &str,
+) {
+    let server = server("0.22.5", status, detail).await;
+    let (_home, _sidecar, doctor) = asking(&server, &[]).await;
+    let doctor = doctor.arg("--canary").arg("dstack-admission-canary");
+    doctor.run().await.assert("review", "fail", "use: canary");
+    let from_elsewhere = doctor.without("DSTACK_PLUGIN_SERVICE_URI").run().await;
+    from_elsewhere.assert("plugins", "fail", words);
 }
 
 #[rstest]
