@@ -16,9 +16,12 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+use super::places::{self, Places};
 use super::{Shared, decisions};
 
 const TEXT: &str = "text/plain; charset=utf-8";
+/// How many connections fit. When all are taken, the oldest makes room.
+const CONNECTIONS: usize = 64;
 /// Probes and scrapers are few and quick.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -26,6 +29,7 @@ const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 pub async fn serve(listener: TcpListener, shared: Arc<Shared>, stop: CancellationToken) {
     let address = listener.local_addr();
     let loopback = address.is_ok_and(|address| address.ip().is_loopback());
+    let places = Arc::new(Places::new(places::beside(CONNECTIONS)));
     loop {
         let accepted = tokio::select! {
             () = stop.cancelled() => return,
@@ -33,6 +37,9 @@ pub async fn serve(listener: TcpListener, shared: Arc<Shared>, stop: Cancellatio
         };
         let Ok((stream, _)) = accepted else {
             tokio::time::sleep(Duration::from_millis(100)).await;
+            continue;
+        };
+        let Some(place) = places.take() else {
             continue;
         };
         let (shared, stop) = (Arc::clone(&shared), stop.clone());
@@ -47,6 +54,7 @@ pub async fn serve(listener: TcpListener, shared: Arc<Shared>, stop: Cancellatio
             tokio::select! {
                 _ = builder.serve_connection(TokioIo::new(stream), service) => {}
                 () = stop.cancelled() => {}
+                () = place.evicted() => {}
             }
         });
     }

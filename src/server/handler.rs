@@ -69,15 +69,14 @@ fn route(request: &Request<Incoming>, live: &Live) -> Result<Kind, NotAReview> {
     }
 }
 
-fn forwarded(headers: &HeaderMap, names: &[String]) -> Vec<(String, String)> {
-    let value = |name: &String| {
-        headers
-            .get(name)?
-            .to_str()
-            .ok()
-            .map(|value| (name.clone(), value.to_owned()))
+/// The listed headers, each with all its values in their order.
+fn forwarded<'n>(headers: &HeaderMap, names: &'n [String]) -> Vec<(String, String)> {
+    let values = |name: &'n String| {
+        let texts = headers.get_all(name).iter();
+        let texts = texts.filter_map(|value| value.to_str().ok());
+        texts.map(move |text| (name.clone(), text.to_owned()))
     };
-    names.iter().filter_map(value).collect()
+    names.iter().flat_map(values).collect()
 }
 
 async fn collect(request: Request<Incoming>, limits: &Limits) -> Result<Bytes, NotAReview> {
@@ -230,6 +229,7 @@ fn monitor(shared: &Arc<Shared>, live: Arc<Live>, decision: Decision) {
             repeat_of: None,
         };
         if !shadow.parts.is_empty() {
+            record.log();
             // An answered review cannot be denied any more; the sink has counted the loss.
             let _ = give(&shared, &live, &record).written().await;
             if live.decisions_page {

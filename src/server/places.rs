@@ -34,6 +34,13 @@ pub(super) fn that_fit(limit: usize) -> usize {
     limit.min(half)
 }
 
+/// How many connections of probes and scrapers fit: an eighth of the files, and no more than `limit`.
+pub(super) fn beside(limit: usize) -> usize {
+    let files = getrlimit(Resource::Nofile).current.map(|files| files / 8);
+    let files = files.and_then(|files| usize::try_from(files).ok());
+    limit.min(files.unwrap_or(limit)).max(1)
+}
+
 /// The places for connections. When all are taken, the oldest connection that has no request in
 /// hand makes room, so that a flood of idle ones keeps nobody out.
 pub(super) struct Places {

@@ -13,7 +13,7 @@ use ulid::Ulid;
 use super::refusal::{NotAReview, json};
 use super::{Live, Shared};
 use crate::admission::chain::Mode;
-use crate::admission::decision::Decision;
+use crate::admission::decision::{Decision, Part, PartResult};
 use crate::admission::review::{Kind, Review};
 use crate::admission::trace::Trace;
 use crate::observe::audit::Given;
@@ -81,11 +81,14 @@ pub(super) async fn record(
     let redacted = redaction::redact(&mut decision, &live.recording.secrets);
     let repeat_of = shared.repeats.of(&decision.review);
     let took = started.elapsed();
-    let given = give(
-        shared,
-        live,
-        &recorded(live, &decision, took, &redacted, repeat_of.as_deref()),
-    );
+    let record = recorded(live, &decision, took, &redacted, repeat_of.as_deref());
+    let given = give(shared, live, &record);
+    record.log_faults();
+    // The log says what was answered, which only the disk knows where the audit is strict.
+    let mut answered = given.may_deny().then(|| record.log_line().into_owned());
+    if answered.is_none() {
+        record.log_line().write();
+    }
     let mut settled = Settled::new(live, decision, repeat_of.clone());
     if let Err(unwritten) = given.written().await {
         shared.metrics.audit.requests_rejected.inc();
@@ -93,9 +96,12 @@ pub(super) async fn record(
         let redacted = redaction::redact(&mut denial, &live.recording.secrets);
         let took = started.elapsed();
         let record = recorded(live, &denial, took, &redacted, repeat_of.as_deref());
-        record.log();
+        answered = Some(record.log_line().into_owned());
         live.audit.write_denial(&record, &unwritten);
         settled = Settled::new(live, denial, repeat_of);
+    }
+    if let Some(line) = answered {
+        line.write();
     }
     settled.count(shared, live, started.elapsed());
     Ok(settled)
@@ -107,6 +113,8 @@ pub(super) struct Settled {
     kind: Kind,
     project: String,
     decided: &'static str,
+    /// Something failed, and nothing else denies it.
+    failed: bool,
     /// For the page of decisions.
     entry: Option<Entry>,
     /// The decision, if monitored plugins are to be asked or spans to be made of it.
@@ -125,6 +133,7 @@ impl Settled {
             kind: decision.review.kind,
             project: decision.review.project.clone(),
             decided: decision.as_str(),
+            failed: failed(&decision),
             entry: live
                 .decisions_page
                 .then(|| Entry::new(&decision, repeat_of)),
@@ -141,6 +150,9 @@ impl Settled {
     fn count(&mut self, shared: &Shared, live: &Live, took: Duration) {
         let (kind, project) = (self.kind, &self.project);
         shared.metrics.decided(kind, project, self.decided, took);
+        if self.failed {
+            shared.metrics.request_failed_total.inc();
+        }
         if let Some(entry) = self.entry.take() {
             shared.recent.decided(entry, took);
         }
@@ -155,8 +167,8 @@ impl Settled {
     }
 }
 
+/// Gives a record to the audit. The log is told by whoever knows what was answered.
 pub(super) fn give<'l>(shared: &Shared, live: &'l Live, record: &Record<'_>) -> Given<'l> {
-    record.log();
     if record.level() > Level::None {
         shared.metrics.audit_event_total.inc();
     }
@@ -180,6 +192,12 @@ fn recorded<'r>(
         redacted,
         repeat_of,
     }
+}
+
+/// Whether a review is denied though no policy denies it.
+fn failed(decision: &Decision) -> bool {
+    let by_policy = |part: &Part| matches!(part.result, PartResult::Denied(_));
+    !decision.allowed() && !decision.parts.iter().any(by_policy)
 }
 
 fn respond(decision: &Decision) -> Response<Full<Bytes>> {

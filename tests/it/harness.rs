@@ -17,7 +17,7 @@ pub use fake::{Fake, Gate, Reply, Seen, tags};
 pub use sidecar::{Home, Sidecar};
 
 /// How long anything that must happen may take. Only a failing test waits this long.
-pub const PATIENCE: Duration = Duration::from_secs(10);
+pub const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Waits until a state is reached, or fails saying which was not.
 pub async fn eventually(what: &str, mut reached: impl AsyncFnMut() -> bool) {

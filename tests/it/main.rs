@@ -31,6 +31,7 @@ mod records;
 mod reload;
 mod remote;
 mod replay;
+mod review;
 mod server;
 mod suites;
 mod tls;

@@ -73,7 +73,20 @@ async fn a_path_prefix_belongs_to_every_path(
 #[rstest]
 #[case::no_json(Method::POST, RUN, "{user: alice}".into(), 400, "no review request")]
 #[case::empty(Method::POST, RUN, "".into(), 400, "no review request")]
-#[case::no_utf8_escape(Method::POST, RUN, body(r#"{"a": "\ud800"}"#), 400, "spec")]
+#[case::half_a_character(
+    Method::POST,
+    RUN,
+    body(r#"{"a": "\ud800"}"#),
+    400,
+    "the spec cannot be read: "
+)]
+#[case::number_of_no_size(
+    Method::POST,
+    RUN,
+    body(r#"{"a": 1e400}"#),
+    400,
+    "the spec cannot be read: number out of range"
+)]
 #[case::a_list(Method::POST, RUN, "[]".into(), 400, "no review request")]
 #[case::members_in_a_list(Method::POST, RUN, r#"["alice", "main", {}]"#.into(), 400, "no review request")]
 #[case::no_spec(Method::POST, RUN, r#"{"user": "a", "project": "p"}"#.into(), 400, "spec")]
@@ -81,7 +94,7 @@ async fn a_path_prefix_belongs_to_every_path(
 #[case::spec_is_a_list(Method::POST, RUN, body("[1]"), 400, "not a JSON object")]
 #[case::spec_is_null(Method::POST, RUN, body("null"), 400, "not a JSON object")]
 #[case::two_bodies(Method::POST, RUN, body("{}") + "{}", 400, "trailing")]
-#[case::too_deep(Method::POST, RUN, body(&(r#"{"a":"#.repeat(500) + "1" + &"}".repeat(500))), 400, "recursion")]
+#[case::too_deep(Method::POST, RUN, body(&(r#"{"a":"#.repeat(500) + "1" + &"}".repeat(500))), 400, "the spec cannot be read: recursion")]
 #[case::other_path(
     Method::POST,
     "/apply_policies/on_secret_apply",
@@ -323,6 +336,29 @@ async fn a_flood_leaves_files_for_reviews_and_their_plugins(
     sidecar.counted("connections", kept).await;
     assert_serves(&sidecar).await;
     assert_eq!(fake.calls().len(), 1);
+}
+
+#[rstest]
+#[case::a_few_files("ulimit -n 64")]
+#[case::many_files("true")]
+#[tokio::test]
+async fn a_flood_of_the_admin_address_keeps_no_review_and_no_probe_out(
+    #[case] before: &'static str,
+) {
+    let fake = Fake::start(Seen::allowed).await;
+    let keys = json!({"plugins": [fake.webhook("judge")]});
+    let sidecar = Sidecar::start_in(Home::under(before), keys).await;
+    let mut flood = Vec::new();
+    for _ in 0..200 {
+        flood.push(TcpStream::connect(sidecar.admin).await.unwrap());
+    }
+    assert_eq!(sidecar.admin("/readyz").await.status, 200);
+    assert_serves(&sidecar).await;
+    assert_eq!(fake.calls().len(), 1);
+    // The first of them made room.
+    let mut nothing = [0];
+    let read = in_time("an end", flood[0].read(&mut nothing)).await;
+    assert!(matches!(read, Ok(0) | Err(_)));
 }
 
 #[rstest]

@@ -64,6 +64,14 @@ impl Authority {
         })
     }
 
+    /// One for another host than this.
+    pub fn server_elsewhere(&self) -> Pair {
+        self.issue_with(ExtendedKeyUsagePurpose::ServerAuth, |params| {
+            let name = "other.example".to_owned().try_into().unwrap();
+            params.subject_alt_names = vec![rcgen::SanType::DnsName(name)];
+        })
+    }
+
     pub fn client(&self) -> Pair {
         self.issue(ExtendedKeyUsagePurpose::ClientAuth)
     }

@@ -72,6 +72,8 @@ class Policy(ApplyPolicy):
             raise ValueError(str(os.getpid()))
         if do == "raise":
             raise KeyError("a secret of the plugin")
+        if do == "quote":
+            raise RuntimeError(repr(spec.configuration))
         if do == "tag":
             spec.configuration["tags"]["by"] = "house"
         if do == "log":

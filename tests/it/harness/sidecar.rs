@@ -145,15 +145,15 @@ impl Sidecar {
             stdout,
             log,
         };
-        eventually("the sidecar serves", async || {
-            sidecar.logged("serving").is_some() || sidecar.ended().is_some()
-        })
-        .await;
-        let serving = sidecar.logged("serving").expect("it serves");
+        let serving = sidecar.logged("serving").await;
         let address = |key: &str| serving[key].as_str().unwrap().parse().unwrap();
         (sidecar.address, sidecar.admin) = (address("listen"), address("admin"));
         let made = std::fs::read_to_string(sidecar.home.path("state/ca.pem"));
         sidecar.trust = made.ok().map(Trust::new);
+        // Where the server finds it, and with which certificates.
+        sidecar
+            .told(if sidecar.trust.is_some() { 3 } else { 1 })
+            .await;
         eventually("it is ready", async || {
             let ready = sidecar.try_admin("/readyz").await;
             ready.is_ok_and(|answer| answer.status == 200)
@@ -162,21 +162,40 @@ impl Sidecar {
         sidecar
     }
 
+    /// What it wrote to standard output until now.
     pub fn stdout(&self) -> Vec<String> {
         self.stdout.lock().unwrap().clone()
     }
 
+    /// Its standard output, once there are so many lines.
+    pub async fn told(&self, lines: usize) -> Vec<String> {
+        let what = format!("{lines} lines are on standard output");
+        eventually(&what, async || self.stdout().len() >= lines).await;
+        self.stdout()
+    }
+
+    /// What it logged until now, of which the last lines may be missing while it runs.
     pub fn log(&self) -> Vec<Value> {
         let lines = self.log.lock().unwrap();
         let parse = |line: &String| serde_json::from_str(line).unwrap_or_else(|_| json!(line));
         lines.iter().map(parse).collect()
     }
 
-    /// The first log line with this message.
-    pub fn logged(&self, message: &str) -> Option<Value> {
-        self.log()
-            .into_iter()
-            .find(|line| line["message"] == message)
+    /// The first log line with this message, which comes if it is not there yet.
+    pub async fn logged(&self, message: &str) -> Value {
+        self.log_line(message, |line| line["message"] == message)
+            .await
+    }
+
+    /// The first log line of this kind, which comes if it is not there yet.
+    pub async fn log_line(&self, what: &str, is_it: impl Fn(&Value) -> bool) -> Value {
+        let mut found = None;
+        eventually(&format!("it is logged: {what}"), async || {
+            found = self.log().into_iter().find(&is_it);
+            found.is_some()
+        })
+        .await;
+        found.unwrap()
     }
 
     pub fn signal(&self, signal: Signal) {
@@ -189,8 +208,12 @@ impl Sidecar {
         self.child.try_wait().unwrap()
     }
 
+    /// Waits until it has ended and all that it said is here.
     pub async fn exit_code(&mut self) -> Option<i32> {
-        eventually("it ends", async || self.ended().is_some()).await;
+        eventually("it ends", async || {
+            self.ended().is_some() && whole(&self.stdout) && whole(&self.log)
+        })
+        .await;
         self.ended().unwrap().code()
     }
 
@@ -286,6 +309,11 @@ impl Drop for Sidecar {
             println!("the sidecar said:\n{}\n{}", shown[0], shown[1]);
         }
     }
+}
+
+/// Whether whoever reads these lines has come to their end.
+fn whole(lines: &Lines) -> bool {
+    Arc::strong_count(lines) == 1
 }
 
 fn lines_of(from: impl Read + Send + 'static) -> Lines {
