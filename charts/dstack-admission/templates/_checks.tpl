@@ -22,13 +22,24 @@
 {{- if and $v.server.ingress.enabled (not $v.server.ingress.hosts) -}}
 {{- $problems = append $problems "server.ingress.hosts: an Ingress needs a host" -}}
 {{- end -}}
-{{- $reserved := list "DSTACK_PLUGIN_SERVICE_URI" "REQUESTS_CA_BUNDLE" "AWS_CA_BUNDLE" "NETRC" "NO_PROXY" "no_proxy" "HTTP_PROXY" "HTTPS_PROXY" "DSTACK_SERVER_ADMIN_TOKEN" "DSTACK_DATABASE_URL" "DSTACK_SERVER_URL" -}}
+{{- $reserved := list "DSTACK_PLUGIN_SERVICE_URI" "REQUESTS_CA_BUNDLE" "AWS_CA_BUNDLE" "NETRC" "NO_PROXY" "no_proxy" "DSTACK_SERVER_ADMIN_TOKEN" "DSTACK_DATABASE_URL" "DSTACK_SERVER_URL" -}}
+{{- range $key, $name := dict "httpProxy" "HTTP_PROXY" "httpsProxy" "HTTPS_PROXY" -}}
+{{- $proxy := get $v.server.proxy $key -}}
+{{- /* The lower case spelling counts before the other one. */ -}}
+{{- $reserved = $proxy | empty | ternary $reserved (concat $reserved (list $name (lower $name))) -}}
+{{- if contains "@" $proxy -}}
+{{- $problems = append $problems (printf "server.proxy.%s: a user and a password would stand in the Deployment: leave it empty and set %s in server.extraEnv, by valueFrom from a Secret" $key $name) -}}
+{{- end -}}
+{{- end -}}
 {{- range $v.server.extraEnv -}}
 {{- if has .name $reserved -}}
 {{- $problems = append $problems (printf "server.extraEnv: %s is set by the chart; see server.proxy, server.url, server.adminToken, server.database and auth" .name) -}}
 {{- end -}}
 {{- if eq .name "DSTACK_SERVER_CONFIG_DISABLED" -}}
 {{- $problems = append $problems "server.extraEnv: with DSTACK_SERVER_CONFIG_DISABLED the server loads no plugin and nothing is reviewed" -}}
+{{- end -}}
+{{- if has .name (list "DSTACK_SERVER_DIR" "HOME") -}}
+{{- $problems = append $problems (printf "server.extraEnv: with %s the server reads another config.yml than the chart writes, and nothing is reviewed: for other data set server.persistence.existingClaim, for files of its home server.extraVolumeMounts below /root" .name) -}}
 {{- end -}}
 {{- if eq .name "DSTACK_SERVER_PORT" -}}
 {{- $problems = append $problems "server.extraEnv: the chart expects the server on its own port 3000, so DSTACK_SERVER_PORT must not be set; see server.service.port" -}}
@@ -58,9 +69,14 @@
 {{- $problems = append $problems "podDisruptionBudget: give one of minAvailable and maxUnavailable" -}}
 {{- end -}}
 {{- $least := $v.autoscaling.enabled | ternary $v.autoscaling.minReplicas $v.replicas | int -}}
-{{- $all := kindIs "string" .minAvailable | ternary (eq (toString .minAvailable) "100%") (ge (int .minAvailable) $least) -}}
-{{- if and .enabled $min $all -}}
-{{- $problems = append $problems (printf "podDisruptionBudget.minAvailable: with %d pods, no node could ever be drained" $least) -}}
+{{- /* Of a share, Kubernetes rounds up. */ -}}
+{{- $share := toString .minAvailable | trimSuffix "%" | atoi -}}
+{{- $stay := kindIs "string" .minAvailable | ternary (div (add (mul $share $least) 99) 100) (int64 .minAvailable) -}}
+{{- if and .enabled $min (gt (int $stay) 0) (ge (int $stay) $least) -}}
+{{- $problems = append $problems (printf "podDisruptionBudget.minAvailable: %v of %d pods is all of them, and no node could ever be drained: take less, or more pods" .minAvailable $least) -}}
+{{- end -}}
+{{- if and .enabled $max (has (toString .maxUnavailable) (list "0" "0%" "00%")) -}}
+{{- $problems = append $problems (printf "podDisruptionBudget.maxUnavailable: with %v, no node could ever be drained: take 1 or more" .maxUnavailable) -}}
 {{- end -}}
 {{- end -}}
 {{- $names := list -}}
@@ -70,9 +86,11 @@
 {{- end -}}
 {{- $names = append $names .name -}}
 {{- end -}}
-{{- range regexFindAll "/etc/dstack-admission/credentials/[^/\"]+" (toJson (default list $v.config.plugins)) -1 | uniq -}}
+{{- range $key, $part := $v.config -}}
+{{- range regexFindAll "/etc/dstack-admission/credentials/[^/\"]+" (toJson $part) -1 | uniq -}}
 {{- if not (has (base .) $names) -}}
-{{- $problems = append $problems (printf "config.plugins: %s is no directory, since credentials has no %s" . (base .)) -}}
+{{- $problems = append $problems (printf "config.%s: %s is no directory, since credentials has no %s" $key . (base .)) -}}
+{{- end -}}
 {{- end -}}
 {{- end -}}
 {{- $writable := list "/tmp" "/var/lib/dstack-admission" -}}
@@ -122,10 +140,10 @@
 {{- end -}}
 {{- $names = list -}}
 {{- range $plugin := default list $v.config.plugins -}}
-{{- if and $v.canary.enabled (eq (toString (get $plugin "name")) "canary") -}}
+{{- range concat (list $plugin) (default list (get $plugin "fanOut")) -}}
+{{- if and $v.canary.enabled (eq (toString (get . "name")) "canary") -}}
 {{- $problems = append $problems "config.plugins: the name canary is taken by canary.enabled" -}}
 {{- end -}}
-{{- range concat (list $plugin) (default list (get $plugin "fanOut")) -}}
 {{- if and (hasKey . "name") (has (get . "name") $names) -}}
 {{- $problems = append $problems (printf "config.plugins: two plugins have the name %s" (get . "name")) -}}
 {{- end -}}
@@ -133,6 +151,13 @@
 {{- if and (hasKey . "python") (not (or $v.image.python $v.image.digest (contains "python" $v.image.tag))) -}}
 {{- $problems = append $problems (printf "config.plugins: %s is a Python plugin, which needs image.python, or an image.tag with python in it" (toString (get . "name"))) -}}
 {{- end -}}
+{{- end -}}
+{{- end -}}
+{{- $part := "[a-z0-9]+(([._]|__|-+)[a-z0-9]+)*" -}}
+{{- $image := printf "^(([a-z0-9]([a-z0-9.-]*[a-z0-9])?|\\[[0-9a-f:]+\\])(:[0-9]+)?/)?%s(/%s)*$" $part $part -}}
+{{- range $key, $repository := $sidecar | ternary (dict "image" $v.image.repository "server.image" $v.server.image.repository) (dict "image" $v.image.repository) -}}
+{{- if not (regexMatch $image $repository) -}}
+{{- $problems = append $problems (printf "%s.repository: %s is no name of an image: write it in lower case, with its registry and without https://, its tag in %s.tag and its digest in %s.digest" $key $repository $key $key) -}}
 {{- end -}}
 {{- end -}}
 {{- if eq (toString (get $v "enabled")) "false" -}}

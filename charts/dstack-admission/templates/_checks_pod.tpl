@@ -12,6 +12,8 @@
 {{- end -}}
 {{- $volumes = append $volumes .name -}}
 {{- end -}}
+{{- /* A mount there would hide what the server needs, and nothing would be reviewed. */ -}}
+{{- $forServer := dict "/root/.dstack/server/config.yml/" "server.config and server.existingConfigSecret" "/var/lib/dstack-admission/trust" "certificates" "/run/dstack-admission/netrc/" "auth" -}}
 {{- $containers := list -}}
 {{- range concat (default list $pod.initContainers) (default list $pod.containers) -}}
 {{- $value := get (dict "dstack-server" "server.extraVolumeMounts" "dstack-admission" "admission.extraVolumeMounts") .name | default (printf "extraContainers, extraInitContainers: %s" .name) -}}
@@ -24,9 +26,14 @@
 {{- if not (has .name $volumes) -}}
 {{- $problems = append $problems (printf "%s: the pod has no volume %s, see extraVolumes" $value .name) -}}
 {{- end -}}
-{{- $path := trimSuffix "/" .mountPath -}}
+{{- $path := clean .mountPath -}}
 {{- if has $path $paths -}}
 {{- $problems = append $problems (printf "%s: there is a mount at %s already" $value .mountPath) -}}
+{{- end -}}
+{{- range $written, $instead := eq $value "server.extraVolumeMounts" | ternary $forServer dict -}}
+{{- if hasPrefix $written (printf "%s/" $path) -}}
+{{- $problems = append $problems (printf "%s: %s is where the chart writes for the server; see %s instead" $value $path $instead) -}}
+{{- end -}}
 {{- end -}}
 {{- $paths = append $paths $path -}}
 {{- end -}}

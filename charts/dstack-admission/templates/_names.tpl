@@ -38,6 +38,10 @@ app.kubernetes.io/component: {{ eq .Values.mode "sidecar" | ternary "server" "ad
   "app.kubernetes.io/managed-by" .Release.Service
   "app.kubernetes.io/part-of" "dstack-admission"
   "app.kubernetes.io/version" (eq .Values.mode "sidecar" | ternary .Values.server.image.tag .Chart.AppVersion | include "dstack-admission.labelValue") -}}
+{{- /* A digest says nothing of a version. */ -}}
+{{- if eq .Values.mode "sidecar" | ternary .Values.server.image.digest .Values.image.digest -}}
+{{- $_ := unset $own "app.kubernetes.io/version" -}}
+{{- end -}}
 {{- $selector := include "dstack-admission.selector" . | fromYaml -}}
 {{- merge $selector $own (default dict .Values.commonLabels) | toYaml -}}
 {{- end -}}

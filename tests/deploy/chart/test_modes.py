@@ -151,6 +151,22 @@ def test_what_is_given_and_not_switched_on_is_said(chart: Chart, values: dict[st
     assert [line for line in warnings if warning in line], warnings
 
 
+@pytest.mark.parametrize(
+    ("values", "first", "version"),
+    [
+        ({"server": {"image": {"tag": "0.21.0"}}}, "dstack 0.21.0 starts as soon as", "0.21.0"),
+        ({"server": {"image": {"digest": GIVEN["digest"]}}}, "The dstack server starts as soon as", None),
+        ({**STANDALONE, "image": {"digest": GIVEN["digest"]}}, "dstack-admission waits for", None),
+    ],
+)
+def test_a_version_is_named_only_where_it_is_known(
+    chart: Chart, values: dict[str, Any], first: str, version: str | None
+) -> None:
+    assert notes_of(chart, values).startswith(first)
+    labels = [one["metadata"]["labels"] for one in chart.render(values, apis=OPERATORS)]
+    assert {one.get("app.kubernetes.io/version") for one in labels} == {version}
+
+
 @pytest.mark.parametrize("mode", ["defaults", "sidecar-full", "ha", "standalone"])
 def test_values_of_the_mode_itself_are_not_warned_of(chart: Chart, mode: str) -> None:
     notes = notes_of(chart, values_of(mode))

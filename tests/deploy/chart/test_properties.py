@@ -37,6 +37,7 @@ EXAMPLES: dict[str, list[Any]] = {
         {},
         {"scaleDown": {"stabilizationWindowSeconds": 60}},
     ],
+    "repository": ["dstack-admission", "registry.example.com:5000/platform/dstack", "registry.example.com/a:1"],
     "configuration.PluginEntry": [
         {"name": "cost", "use": "max-price", "with": {"limit": 4.5}},
         {"name": "old", "python": {"plugin": "mine"}},

@@ -13,6 +13,7 @@ from rendering import NEWEST, OPERATORS, Chart, Refused
 
 STANDALONE = values_of("standalone")
 CREDENTIALS = "/etc/dstack-admission/credentials"
+PROXY = "http://proxy:3128"
 POSTGRES = {"database": {"existingSecret": "postgres"}}
 
 
@@ -23,6 +24,11 @@ def paths(values: dict[str, Any], *above: str) -> Iterator[tuple[str, ...]]:
 
 
 PATHS = list(paths(values_of("defaults")))
+
+
+def mounted(path: str) -> dict[str, Any]:
+    """A file or folder of the user's own in the server's container."""
+    return {"server": {"extraVolumeMounts": [{"name": "tmp", "mountPath": path}]}}
 
 
 def refusal(chart: Chart, values: dict[str, Any], **options: Any) -> str:
@@ -85,9 +91,34 @@ def test_a_value_of_the_wrong_form_is_named(chart: Chart, values: dict[str, Any]
             {"server": {"extraEnv": [{"name": "REQUESTS_CA_BUNDLE", "value": "/a"}]}},
             "server.extraEnv: REQUESTS_CA_BUNDLE is set by the chart",
         ),
+        ({"server": {"extraEnv": [{"name": "no_proxy", "value": "a"}]}}, "no_proxy is set by the chart"),
+        (
+            {"server": {"proxy": {"httpProxy": PROXY}, "extraEnv": [{"name": "http_proxy", "value": PROXY}]}},
+            "server.extraEnv: http_proxy is set by the chart; see server.proxy",
+        ),
+        (
+            {"server": {"proxy": {"httpsProxy": PROXY}, "extraEnv": [{"name": "HTTPS_PROXY", "value": PROXY}]}},
+            "server.extraEnv: HTTPS_PROXY is set by the chart; see server.proxy",
+        ),
+        (
+            {"server": {"proxy": {"httpProxy": "http://me:secret@proxy:3128"}}},
+            "server.proxy.httpProxy: a user and a password would stand in the Deployment",
+        ),
+        (
+            {"server": {"proxy": {"httpsProxy": "http://me@proxy:3128"}}},
+            "set HTTPS_PROXY in server.extraEnv, by valueFrom from a Secret",
+        ),
         (
             {"server": {"extraEnv": [{"name": "DSTACK_SERVER_CONFIG_DISABLED", "value": "1"}]}},
             "the server loads no plugin and nothing is reviewed",
+        ),
+        (
+            {"server": {"extraEnv": [{"name": "DSTACK_SERVER_DIR", "value": "/data"}]}},
+            "server.extraEnv: with DSTACK_SERVER_DIR the server reads another config.yml than the chart writes",
+        ),
+        (
+            {"server": {"extraEnv": [{"name": "HOME", "value": "/data"}]}},
+            "server.extraEnv: with HOME the server reads another config.yml than the chart writes",
         ),
         ({"server": {"extraEnv": [{"name": "DSTACK_SERVER_PORT", "value": "1"}]}}, "DSTACK_SERVER_PORT must not be"),
         ({**STANDALONE, "auth": {"existingSecret": ""}}, "auth.existingSecret: in mode standalone"),
@@ -105,7 +136,7 @@ def test_a_value_of_the_wrong_form_is_named(chart: Chart, values: dict[str, Any]
         ),
         (
             {"podDisruptionBudget": {"enabled": True, "minAvailable": 1}},
-            "podDisruptionBudget.minAvailable: with 1 pods, no node could ever be drained",
+            "podDisruptionBudget.minAvailable: 1 of 1 pods is all of them, and no node could ever be drained",
         ),
         (
             {"credentials": [{"name": "a", "secretName": "b"}, {"name": "a", "secretName": "c"}]},
@@ -128,6 +159,10 @@ def test_a_value_of_the_wrong_form_is_named(chart: Chart, values: dict[str, Any]
             "config.plugins: /etc/dstack-admission/credentials/a is no directory, since credentials has no a",
         ),
         (
+            {"config": {"audit": {"sinks": [{"http": {"url": "https://a", "caFile": f"{CREDENTIALS}/b/ca.crt"}}]}}},
+            "config.audit: /etc/dstack-admission/credentials/b is no directory, since credentials has no b",
+        ),
+        (
             {"config": {"audit": {"sinks": [{"stdout": {}}, {"file": {"path": "/var/log/audit.log"}}]}}},
             "config.audit.sinks: /var/log/audit.log is on the image's read-only file system",
         ),
@@ -138,8 +173,18 @@ def test_a_value_of_the_wrong_form_is_named(chart: Chart, values: dict[str, Any]
         ({"terminationGracePeriodSeconds": 25}, "so this must be more"),
         (
             {"podDisruptionBudget": {"enabled": True, "minAvailable": "100%"}},
-            "podDisruptionBudget.minAvailable: with 1 pods, no node could ever be drained",
+            "podDisruptionBudget.minAvailable: 100% of 1 pods is all of them",
         ),
+        ({"podDisruptionBudget": {"enabled": True, "minAvailable": "1%"}}, "minAvailable: 1% of 1 pods is all of them"),
+        (
+            {**STANDALONE, "replicas": 3, "podDisruptionBudget": {"enabled": True, "minAvailable": "67%"}},
+            "minAvailable: 67% of 3 pods is all of them",
+        ),
+        (
+            {"podDisruptionBudget": {"enabled": True, "maxUnavailable": 0}},
+            "podDisruptionBudget.maxUnavailable: with 0, no node could ever be drained: take 1 or more",
+        ),
+        ({"podDisruptionBudget": {"enabled": True, "maxUnavailable": "0%"}}, "maxUnavailable: with 0%, no node could"),
         ({"server": {"extraEnv": [{"name": "A"}, {"name": "A"}]}}, "server.extraEnv: A is there twice"),
         ({"admission": {"extraEnv": [{"name": "A"}, {"name": "A"}]}}, "admission.extraEnv: A is there twice"),
         ({"extraVolumes": [{"name": "tmp", "emptyDir": {}}]}, "extraVolumes: the pod has a volume tmp already"),
@@ -151,6 +196,12 @@ def test_a_value_of_the_wrong_form_is_named(chart: Chart, values: dict[str, Any]
             {"server": {"extraVolumeMounts": [{"name": "lost", "mountPath": "/lost"}]}},
             "server.extraVolumeMounts: the pod has no volume lost",
         ),
+        (mounted("/root/.dstack/server/config.yml"), "see server.config and server.existingConfigSecret instead"),
+        (mounted("/root//.dstack/server/config.yml/"), "/root/.dstack/server/config.yml is where the chart writes"),
+        (mounted("/var/lib/dstack-admission/trust"), "/var/lib/dstack-admission/trust is where the chart writes"),
+        (mounted("/var/lib/dstack-admission/trust.pem"), "see certificates instead"),
+        (mounted("/var/lib/dstack-admission/trust/a.0"), "see certificates instead"),
+        (mounted("/run/dstack-admission/netrc"), "server.extraVolumeMounts: /run/dstack-admission/netrc is where"),
         (
             {"admission": {"extraVolumeMounts": [{"name": "state", "mountPath": "/tmp/"}]}},
             "admission.extraVolumeMounts: there is a mount at /tmp/ already",
@@ -164,11 +215,25 @@ def test_a_value_of_the_wrong_form_is_named(chart: Chart, values: dict[str, Any]
             {"config": {"plugins": [{"name": "a", "use": "canary"}, {"fanOut": [{"name": "a", "use": "canary"}]}]}},
             "config.plugins: two plugins have the name a",
         ),
+        (
+            {"image": {"repository": "registry.example.com/dstack-admission:0.1.0"}},
+            "image.repository: registry.example.com/dstack-admission:0.1.0 is no name of an image",
+        ),
+        ({"image": {"repository": "registry.example.com/Policies"}}, "write it in lower case, with its registry"),
+        ({"image": {"repository": f"a/b@sha256:{'a' * 64}"}}, "its digest in image.digest"),
+        ({"image": {"repository": "https://registry.example.com/a"}}, "without https://"),
+        ({"image": {"repository": "registry.example.com:5000"}}, "image.repository: registry.example.com:5000 is no"),
+        ({"image": {"repository": "a b"}}, "image.repository: a b is no name"),
+        ({"server": {"image": {"repository": "dstackai/dstack:0.22.5"}}}, "its tag in server.image.tag"),
         ({"config": {"pathPrefix": "/a\x7f"}}, "config: holds a character that YAML cannot carry"),
         ({"server": {"config": {"encryption": {"a": "\u2028"}}}}, "server.config: holds a character"),
         ({"enabled": False}, "enabled: is for the `condition` of a chart around this one"),
         ({"metrics": {"port": 8443}}, "metrics.port: 8443 is taken"),
         ({"config": {"plugins": [{"name": "canary", "use": "forbid-privileged"}]}}, "the name canary is taken"),
+        (
+            {"config": {"plugins": [{"fanOut": [{"name": "canary", "use": "forbid-privileged"}]}]}},
+            "config.plugins: the name canary is taken by canary.enabled",
+        ),
         (
             {"config": {"plugins": [{"name": "old", "python": {"plugin": "mine"}}]}},
             "config.plugins: old is a Python plugin, which needs image.python",
@@ -224,12 +289,21 @@ def test_every_problem_is_shown_at_once(chart: Chart) -> None:
         {"replicas": 3, "server": {**POSTGRES, "persistence": {"enabled": False}}},
         {"replicas": 3, "server": {**POSTGRES, "persistence": {"accessModes": ["ReadWriteMany"]}}},
         {"image": {"python": True}, "config": {"plugins": [{"name": "old", "python": {"plugin": "mine"}}]}},
-        {"podDisruptionBudget": {"enabled": True, "minAvailable": "50%"}},
-        {"podDisruptionBudget": {"enabled": True, "maxUnavailable": 0}},
+        {**STANDALONE, "replicas": 3, "podDisruptionBudget": {"enabled": True, "minAvailable": "66%"}},
+        {"podDisruptionBudget": {"enabled": True, "minAvailable": "0%"}},
+        {"podDisruptionBudget": {"enabled": True, "maxUnavailable": 1}},
+        {"podDisruptionBudget": {"enabled": True, "maxUnavailable": "1%"}},
         {"terminationGracePeriodSeconds": 10, "config": {"limits": {"gracePeriod": "5s"}}},
         {"admission": {"bindAddress": "[::]"}},
         {"config": {"audit": {"sinks": [{"file": {"path": "/var/lib/dstack-admission/audit.log"}}]}}},
         {"config": {"plugins": []}, "canary": {"enabled": False}},
+        {"server": {"proxy": {"httpProxy": PROXY}, "extraEnv": [{"name": "HTTPS_PROXY", "value": PROXY}]}},
+        {"image": {"repository": "registry.example.com:5000/platform/dstack-admission"}},
+        {"image": {"repository": "localhost:5000/a.b__c--d_e"}},
+        {"image": {"repository": "[fd00::1]:5000/dstack-admission"}},
+        {"server": {"image": {"repository": "123456789012.dkr.ecr.eu-west-1.amazonaws.com/dstackai/dstack"}}},
+        mounted("/root/.dstack/server/data"),
+        mounted("/root/.dstack/server/config.yml.d"),
     ],
 )
 def test_what_goes_together_is_taken(chart: Chart, values: dict[str, Any]) -> None:

@@ -146,6 +146,15 @@ def test_loopback_is_never_reached_through_a_proxy(chart: Chart) -> None:
     assert environment["NO_PROXY"] == environment["no_proxy"] == "localhost,127.0.0.1,::1,.svc"
 
 
+@pytest.mark.parametrize("name", ["HTTPS_PROXY", "https_proxy", "ALL_PROXY"])
+def test_a_proxy_with_a_password_comes_from_a_secret_and_leaves_loopback_alone(chart: Chart, name: str) -> None:
+    secret = {"secretKeyRef": {"name": "proxy", "key": "url"}}
+    values = {"server": {"extraEnv": [{"name": name, "valueFrom": secret}], "proxy": {"noProxy": [".svc"]}}}
+    environment = environment_of(containers_of(pod_of(chart.render(values)))["dstack-server"])
+    assert environment[name] == secret
+    assert environment["NO_PROXY"] == environment["no_proxy"] == "localhost,127.0.0.1,::1,.svc"
+
+
 def test_credentials_come_from_secrets_and_never_stand_in_a_manifest(chart: Chart) -> None:
     documents = chart.render(values_of("sidecar-full"), apis=OPERATORS)
     assert of_kind(documents, "Secret") == []

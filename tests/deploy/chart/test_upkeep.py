@@ -33,17 +33,20 @@ def test_nothing_changes_from_one_render_to_the_next(chart: Chart, name: str) ->
     [
         {"config": {"limits": {"bodyBytes": "4MiB"}}},
         {"config": {"limits": {"gracePeriod": "9s"}}},
+        {"config": {"log": {"level": "debug"}}},
+        {"config": {"log": {"format": "text"}}},
         {"admission": {"bindAddress": "[::]"}, "metrics": {"enabled": True}},
         {"metrics": {"enabled": False, "port": 9999}},
     ],
 )
 def test_what_is_read_at_the_start_alone_replaces_the_pods(chart: Chart, mode: str, values: dict[str, Any]) -> None:
-    before = MODES[mode] | {"metrics": values.get("metrics", {}) | {"port": 9443}}
-    assert template(chart, before) != template(chart, MODES[mode] | values)
+    base = MODES[mode] | {"config": {}}
+    before = base | {"metrics": values.get("metrics", {}) | {"port": 9443}}
+    assert template(chart, before) != template(chart, base | values)
 
 
 @pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("values", [{"deadline": "4s"}, {"plugins": []}, {"log": {"level": "debug"}}])
+@pytest.mark.parametrize("values", [{"deadline": "4s"}, {"plugins": []}, {"audit": {"level": "Spec"}}])
 def test_what_is_read_again_replaces_none(chart: Chart, mode: str, values: dict[str, Any]) -> None:
     before, after = (chart.render(MODES[mode] | {"config": config}) for config in ({}, values))
     assert of_kind(before, "ConfigMap") != of_kind(after, "ConfigMap")

@@ -50,6 +50,18 @@ def test_everything_talks_to_the_same_ports() -> None:
     assert f"admission:{ADMIN}" in scraped
 
 
+def test_no_proxy_comes_between_in_either_spelling() -> None:
+    """`requests` reads `no_proxy` first, and only without it `NO_PROXY`."""
+    for text, pattern, host in (
+        (COMPOSE, r"^ +(no_proxy|NO_PROXY): (.+)$", "admission"),
+        (DROP_IN, r"^Environment=(no_proxy|NO_PROXY)=(.+)$", "localhost"),
+    ):
+        direct = dict(re.findall(pattern, text, re.MULTILINE))
+        assert direct.keys() == {"NO_PROXY", "no_proxy"}
+        assert direct["NO_PROXY"] == direct["no_proxy"]
+        assert host in direct["NO_PROXY"].split(",")
+
+
 def test_the_state_is_in_one_place() -> None:
     parent, _, name = STATE.rpartition("/")
     assert parent == "/var/lib"

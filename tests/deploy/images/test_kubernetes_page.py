@@ -76,7 +76,7 @@ def test_the_page_ends_with_a_denied_and_a_patched_spec(reader: Reader, tmp_path
     walk, cluster = reader.walk, reader.cluster
     assert walk.take("helm test") == ["helm", "test", "dstack", "-n", "dstack", "--logs"]
     asked = cluster.test()
-    wait_until(lambda: asked.inspect()["State"]["Status"] == "exited", "the doctor is done", 60, asked.logs)
+    wait_until(lambda: asked.inspect()["State"]["Status"] == "exited", "the doctor is done", show=asked.logs)
     assert asked.inspect()["State"]["ExitCode"] == 0, asked.logs()
 
     walk.not_run("kubectl -n dstack port-forward", because="Podman publishes the port")
@@ -89,7 +89,8 @@ def test_the_page_ends_with_a_denied_and_a_patched_spec(reader: Reader, tmp_path
     walk.run("dstack apply -f good.dstack.yml", keys="n\n", code=None)
     assert re.search(r"Max price +\$4 ", walk.said), walk.said
     walk.take("kubectl -n dstack logs")
-    assert cluster.container("dstack-admission").logs().count('"decision":"denied"') >= 2
+    log = cluster.container("dstack-admission").logs
+    wait_until(lambda: log().count('"decision":"denied"') >= 2, "both denials are in the log", show=log)
 
     values = walk.folder / "values.yaml"
     values.write_text(values.read_text().replace("limit: 4.0", "limit: 2.0"))
@@ -97,8 +98,7 @@ def test_the_page_ends_with_a_denied_and_a_patched_spec(reader: Reader, tmp_path
     wait_until(
         lambda: "$2 " in walk.aside("dstack apply -f good.dstack.yml", keys="n\n"),
         "the changed policy is in force",
-        30,
-        cluster.container("dstack-admission").logs,
+        show=cluster.container("dstack-admission").logs,
     )
 
     # A server elsewhere: what Helm makes of it is looked at in tests/deploy/chart.
