@@ -28,6 +28,19 @@ pub enum Lookup {
     },
 }
 
+impl Lookup {
+    /// That there is no such place, in words.
+    pub fn problem(&self) -> Option<String> {
+        let Lookup::Unknown { prefix, suggestion } = self else {
+            return None;
+        };
+        Some(match suggestion {
+            Some(suggestion) => format!("no dstack spec has {prefix}; did you mean {suggestion}?"),
+            None => format!("no dstack spec has {prefix}"),
+        })
+    }
+}
+
 /// Looks a pointer up in all kinds of spec of all bundled versions. A token `*` stands for every
 /// element of a list and every member of a map.
 ///
@@ -81,6 +94,8 @@ struct Document<'a> {
 struct Schema<'a> {
     #[serde(borrow, rename = "$ref")]
     reference: Option<&'a str>,
+    #[serde(borrow, rename = "type")]
+    types: Option<&'a RawValue>,
     #[serde(borrow, default)]
     properties: BTreeMap<&'a str, &'a RawValue>,
     #[serde(borrow)]
@@ -188,9 +203,15 @@ impl<'a> Schema<'a> {
             below.extend(self.properties.values());
         }
         if every || position {
-            below.extend(self.items);
+            below.extend(self.items.or_else(|| self.any_item()));
         }
         below
+    }
+
+    /// What every element of a list fits whose elements are not described.
+    fn any_item(&self) -> Option<&'a RawValue> {
+        let is_list = self.types?.get().contains("\"array\"");
+        is_list.then(|| serde_json::from_str("{}").ok()).flatten()
     }
 }
 
@@ -232,6 +253,44 @@ mod tests {
     #[case::below_what_no_model_describes("/merged_profile/max_price/x")]
     fn a_place_in_some_spec_of_some_version_is_known(#[case] pointer: &'static str) {
         assert_eq!(nearest_known(Pointer::from_static(pointer)), Lookup::Known);
+    }
+
+    #[test]
+    fn every_place_of_what_real_servers_sent_is_known() {
+        let specs = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/specs");
+        let mut places = BTreeSet::new();
+        for bundle in ["0.19.40", "0.20.29", "0.21.5", "0.22.5"] {
+            for file in std::fs::read_dir(specs.join(bundle)).unwrap() {
+                let text = std::fs::read_to_string(file.unwrap().path()).unwrap();
+                let body: serde_json::Value = serde_json::from_str(&text).unwrap();
+                insert_places(&body["spec"], &mut PointerBuf::new(), &mut places);
+            }
+        }
+        assert!(places.len() > 200, "{places:#?}");
+        for place in &places {
+            assert_eq!(nearest_known(place), Lookup::Known, "{place}");
+        }
+    }
+
+    /// The places of all that is in a value; `*` stands for each position in a list.
+    fn insert_places(
+        value: &serde_json::Value,
+        at: &mut PointerBuf,
+        places: &mut BTreeSet<PointerBuf>,
+    ) {
+        let members: Vec<(&str, &serde_json::Value)> = match value {
+            serde_json::Value::Array(items) => items.iter().map(|item| ("*", item)).collect(),
+            serde_json::Value::Object(members) => {
+                members.iter().map(|(key, it)| (key.as_str(), it)).collect()
+            }
+            _ => Vec::new(),
+        };
+        for (token, member) in members {
+            at.push_back(token);
+            places.insert(at.clone());
+            insert_places(member, at, places);
+            at.pop_back();
+        }
     }
 
     #[rstest]
