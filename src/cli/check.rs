@@ -141,10 +141,10 @@ fn show(out: &mut impl Write, settings: &Settings) -> io::Result<()> {
     if !settings.warnings.is_empty() {
         writeln!(out, "\nwarnings:")?;
     }
-    settings
-        .warnings
-        .iter()
-        .try_for_each(|warning| writeln!(out, "   - {warning}"))
+    settings.warnings.iter().try_for_each(|warning| {
+        let lines = warning.to_string().replace('\n', "\n     ");
+        writeln!(out, "   - {lines}")
+    })
 }
 
 fn none_if(out: &mut impl Write, none: bool) -> io::Result<()> {

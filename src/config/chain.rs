@@ -223,16 +223,9 @@ impl Build<'_> {
         let conditions = given
             .map(|given| given.conditions.as_slice())
             .unwrap_or_default();
-        match Conditions::compile(conditions) {
-            Ok(conditions) => Some(conditions),
-            Err(errors) => {
-                for error in errors {
-                    self.notes
-                        .problem(format!("{path}.{}", error.field), error.message);
-                }
-                None
-            }
-        }
+        let conditions = self.compiled(Conditions::compile(conditions), path)?;
+        self.doubtful(conditions.unknown_places(), path);
+        Some(conditions)
     }
 
     fn grants(&mut self, entry: &PluginEntry, path: &str) -> Vec<Grant> {
@@ -257,6 +250,7 @@ impl Build<'_> {
             let path = member(path, "cel");
             let policy = Policy::compile(source, &Value::Object(Map::new()));
             let policy = self.compiled(policy, &path)?;
+            self.doubtful(policy.unknown_places(), &path);
             let phases = self.cel_phases(entry, &policy, &path);
             return Some((Backend::Cel(policy), phases));
         }
@@ -321,15 +315,23 @@ impl Build<'_> {
         }
     }
 
-    /// The policy, or its problems noted below `path`.
-    fn compiled<T>(&mut self, policy: Result<T, Vec<CompileError>>, path: &str) -> Option<T> {
+    /// What was compiled, or its problems noted below `path`.
+    fn compiled<T>(&mut self, compiled: Result<T, Vec<CompileError>>, path: &str) -> Option<T> {
         let note = |errors: Vec<CompileError>| {
             for error in errors {
                 self.notes
                     .problem(format!("{path}.{}", error.field), error.message);
             }
         };
-        policy.map_err(note).ok()
+        compiled.map_err(note).ok()
+    }
+
+    /// What expressions read that is probably misspelt, or new in dstack.
+    fn doubtful(&mut self, unknown: Vec<CompileError>, path: &str) {
+        for place in unknown {
+            self.notes
+                .warning(format!("{path}.{}", place.field), place.message);
+        }
     }
 
     /// A CEL plugin's mutations mutate and its validations validate; `phase` can only say so again.

@@ -12,6 +12,7 @@ mod constant;
 mod equal;
 mod explain;
 mod fast;
+mod follow;
 mod functions;
 mod json;
 mod language;
@@ -19,6 +20,7 @@ mod meter;
 mod mutate;
 mod payments;
 mod program;
+mod reads;
 mod rewrite;
 mod rules;
 mod scope;
@@ -46,6 +48,7 @@ use self::meter::{BUDGET, FAST_BUDGET, Known, Meter};
 use self::mutate::{Evaluation, Mutation};
 pub use self::program::CompileError;
 use self::program::{Compiler, Program, enumerated};
+use self::reads::Read;
 use self::scope::{GLOBALS, Globals, Variable, with_variables};
 use self::source::Source;
 use self::validate::{Validation, annotation, compile_validation};
@@ -68,6 +71,7 @@ pub struct Policy {
     mutations: Vec<Mutation>,
     /// Each validation and mutation in words.
     rules: Vec<(Rule, String)>,
+    reads: Vec<Read>,
 }
 
 impl Policy {
@@ -118,7 +122,13 @@ impl Policy {
             annotations,
             mutations,
             rules: source.rules(),
+            reads: compiler.reads,
         })
+    }
+
+    /// What its expressions read of a spec that no dstack spec known here has.
+    pub fn unknown_places(&self) -> Vec<CompileError> {
+        reads::unknown(&self.reads)
     }
 
     /// Every rule that can fire, with the text that a person knows it by: a validation's expression,

@@ -60,6 +60,25 @@ fn every_example_configuration_is_clean() {
 }
 
 #[test]
+fn a_misspelt_member_of_a_spec_is_warned_of_as_the_page_on_cel_shows() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let text = "apiVersion: dstack-admission/v1\nkind: AdmissionConfiguration\nplugins:\n- name: house-rules\n  cel:\n    validations:\n    - message: no\n      expression: '!has(spec.configuration.max_prise)'\n";
+    fs::write(directory.path().join("admission.yaml"), text).expect("written");
+    let output = Command::new(env!("CARGO_BIN_EXE_dstack-admission"))
+        .args(["check", "--config", "admission.yaml"])
+        .current_dir(directory.path())
+        .output()
+        .expect("the binary runs");
+    assert!(output.status.success(), "{output:?}");
+    let shown = String::from_utf8_lossy(&output.stdout);
+    let (_, warnings) = shown.split_once("\nwarnings:\n").expect("warnings");
+    let page = fs::read_to_string(Path::new(ROOT).join("docs/cel.md")).expect("the page");
+    let indented = warnings.lines().map(|line| format!("    {line}\n"));
+    let documented = format!("    warnings:\n{}", String::from_iter(indented));
+    assert!(page.contains(&documented), "{documented}");
+}
+
+#[test]
 fn the_example_with_a_python_plugin_is_clean_and_loads_it() {
     let path = Path::new(ROOT).join("deploy/examples/python-plugin.yaml");
     let text = fs::read_to_string(path).expect("the example");

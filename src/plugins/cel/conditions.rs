@@ -7,6 +7,7 @@ use ::cel::Env;
 use super::language::Pattern;
 use super::meter::{BUDGET, FAST_BUDGET, Meter};
 use super::program::{CompileError, Compiler, Program, enumerated};
+use super::reads::{self, Read};
 use super::scope::{GLOBALS, Globals};
 use super::source::Condition;
 use crate::admission::verdict::{Call, Fault, FaultKind};
@@ -17,6 +18,7 @@ pub struct Conditions {
     patterns: Vec<Pattern>,
     /// In order, each with its name.
     programs: Vec<(Option<String>, Program)>,
+    reads: Vec<Read>,
 }
 
 impl Conditions {
@@ -40,7 +42,13 @@ impl Conditions {
             env: Arc::clone(compiler.env),
             patterns: compiler.patterns,
             programs,
+            reads: compiler.reads,
         })
+    }
+
+    /// What they read of a spec that no dstack spec known here has.
+    pub fn unknown_places(&self) -> Vec<CompileError> {
+        reads::unknown(&self.reads)
     }
 
     /// The name or the expression of the first condition that is false, or `None` if the plugin

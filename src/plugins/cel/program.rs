@@ -12,6 +12,7 @@ use super::check::{Finding, Names, Variables, check};
 use super::explain::explain;
 use super::fast::{Fast, Lowering, Step};
 use super::language::{self, Pattern};
+use super::reads::{Read, reads};
 use super::rewrite::Rewriter;
 use super::scope::Scope;
 use super::shape::unknown_members;
@@ -129,6 +130,8 @@ pub(super) struct Compiler<'a> {
     /// Whether some expression picks a pattern while it is evaluated.
     pub(super) picks_patterns: bool,
     pub(super) errors: Vec<CompileError>,
+    /// What the expressions read of a spec.
+    pub(super) reads: Vec<Read>,
     /// Whether one evaluation of the policy runs an expression more than once.
     pub(super) repeated: bool,
 }
@@ -159,6 +162,7 @@ impl<'a> Compiler<'a> {
             patterns: Vec::new(),
             picks_patterns: false,
             errors: Vec::new(),
+            reads: Vec::new(),
             repeated: false,
         })
     }
@@ -188,6 +192,12 @@ impl<'a> Compiler<'a> {
         let (mut findings, depth) = check(&expr, &self.names, self.env);
         findings.extend(unknown_members(&expr));
         if findings.is_empty() {
+            let read = |(id, pointer)| Read {
+                field: field.to_owned(),
+                place: pointer,
+                shown: place(&places, id, text),
+            };
+            self.reads.extend(reads(&expr).into_iter().map(read));
             let mut rewriter = Rewriter::new(self.params, &mut self.patterns);
             rewriter.loops = usize::from(self.repeated);
             rewriter.rewrite(&mut expr);

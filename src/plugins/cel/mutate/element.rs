@@ -55,12 +55,14 @@ pub(super) fn with_element<R>(
         params: compiler.params,
         patterns: std::mem::take(&mut compiler.patterns),
         errors: std::mem::take(&mut compiler.errors),
+        reads: std::mem::take(&mut compiler.reads),
         picks_patterns: compiler.picks_patterns,
         repeated: true,
     };
     let result = then(&mut knowing);
     compiler.patterns = knowing.patterns;
     compiler.errors = knowing.errors;
+    compiler.reads = knowing.reads;
     compiler.picks_patterns = knowing.picks_patterns;
     result
 }

@@ -7,7 +7,7 @@ use json_patch::jsonptr::{Pointer, PointerBuf, Token};
 use serde_json::Value;
 
 use super::{Evaluation, Failure};
-use crate::admission::schema::paths::{Lookup, nearest_known};
+use crate::admission::schema::paths::nearest_known;
 use crate::plugins::cel::program::Compiler;
 
 /// A token that matches every element and member. JSON Pointer has no escape for it.
@@ -134,11 +134,5 @@ fn problem_of(pointer: &Pointer) -> Option<String> {
         let problem = "`-` is the end of a list, where nothing is: append with addToSet";
         return Some(problem.to_owned());
     }
-    match nearest_known(pointer) {
-        Lookup::Known => None,
-        Lookup::Unknown { prefix, suggestion } => Some(match suggestion {
-            Some(suggestion) => format!("no dstack spec has {prefix}; did you mean {suggestion}?"),
-            None => format!("no dstack spec has {prefix}"),
-        }),
-    }
+    nearest_known(pointer).problem()
 }

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::super::Conditions;
 use super::super::source::Condition;
-use super::{errors, on_a_large_stack};
+use super::{errors, on_a_large_stack, policy};
 
 fn message(expression: &str) -> String {
     let keys = json!({"validations": [{"expression": expression}]});
@@ -33,6 +33,10 @@ fn message(expression: &str) -> String {
     "`g.gpus` has no `maximum`"
 )]
 #[case("effective.groups[0].nodes.mx == 1", "there is no member `mx`")]
+#[case(
+    "effective['gpu'].max <= 8",
+    "`effective` has no `gpu` (did you mean `gpus`?)"
+)]
 #[case(
     "effective.exposure != null && effective.exposure.httpz == 'always'",
     "`effective.exposure` has no `httpz` (did you mean `https`?)"
@@ -76,6 +80,96 @@ fn a_wrong_expression_is_refused(#[case] expression: &str, #[case] reason: &str)
     let message = message(expression);
     assert!(message.contains(reason), "{expression}: {message}");
     assert!(message.contains('^'), "{message}");
+}
+
+#[rstest]
+#[case::selected("spec.configuraton.max_price <= 2.0", &["/configuraton; did you mean /configuration?\n 1 | spec.configuraton.max_price <= 2.0\n   |     ^"])]
+#[case::original("original.max_price == null", &["/max_price; did you mean /configuration/max_price?"])]
+#[case::behind_has("!has(spec.configuration.max_prise)", &["/configuration/max_prise; did you mean /configuration/max_price?"])]
+#[case::optional("spec.?configuration.?group.orValue([]) == []", &["/configuration/group; did you mean /configuration/groups?"])]
+#[case::indexed("spec['configuration']['enf'] == null", &["/configuration/enf; did you mean /configuration/env?"])]
+#[case::in_a_list("spec.configuration.groups[0].imgae == 'x'", &["/configuration/groups/*/imgae; did you mean /configuration/groups/*/image?"])]
+#[case::each_of_a_list("spec.configuration.groups.all(g, g.imgae == 'x')", &["/configuration/groups/*/imgae; did you mean /configuration/groups/*/image?"])]
+#[case::each_with_its_position("spec.configuration.groups.all(i, g, i == 0 || g.imgae == 'x')", &["/configuration/groups/*/imgae; did you mean /configuration/groups/*/image?"])]
+#[case::bound_to_a_name("cel.bind(c, spec.configuration, c.max_prise == 1 || c.max_price == 1)", &["/configuration/max_prise; did you mean /configuration/max_price?"])]
+#[case::made_of_each("spec.configuration.groups.map(g, g.imgae).size() == 0", &["/configuration/groups/*/imgae; did you mean /configuration/groups/*/image?"])]
+#[case::positions_have_no_members("spec.configuration.groups.all(i, g, i == 0 && g.image == '')", &[])]
+#[case::once_in_an_expression("spec.nme == 1 || spec.nme == 2", &["/nme"])]
+#[case::two_of_them("spec.nme == 1 || has(spec.configuration.max_prise)", &["/nme", "/configuration/max_prise; did you mean /configuration/max_price?"])]
+#[case::known("spec.configuration.max_price <= 2.0 && has(spec.configuration.groups[0].image)", &[])]
+#[case::members_of_maps("spec.configuration.env.?FOO.orValue('') == spec.configuration.tags.team", &[])]
+#[case::of_some_version("has(spec.configuration.replicas) && spec.configuration.replicas.all(r, r.count.min > 0)", &[])]
+#[case::of_some_kind("spec.configuration.public_ip == false || spec.configuration.ssh_config == null", &[])]
+#[case::not_followed("[spec][0].nme == 1", &[])]
+#[case::another_name("[{'nme': 1}].all(spec, spec.nme == 1)", &[])]
+#[case::what_may_come("effective.?gpu.hasValue()", &[])]
+fn what_no_dstack_spec_has_is_told_and_no_error(
+    #[case] expression: &'static str,
+    #[case] expected: &[&str],
+) {
+    let unknown = on_a_large_stack(move || {
+        policy(json!({"validations": [{"expression": expression}]})).unknown_places()
+    });
+    assert_eq!(unknown.len(), expected.len(), "{unknown:#?}");
+    for (place, expected) in unknown.iter().zip(expected) {
+        assert_eq!(place.field, "validations[0].expression");
+        let expected = format!("no dstack spec has {expected}");
+        let told = format!("{}\n", place.message);
+        assert!(told.starts_with(&expected), "{}", place.message);
+        assert!(
+            told[expected.len()..].starts_with('\n'),
+            "{}",
+            place.message
+        );
+    }
+}
+
+#[test]
+fn every_expression_of_a_policy_is_looked_through() {
+    let policy = policy(json!({
+        "variables": [{"name": "x", "expression": "spec.a1"}],
+        "validations": [{"expression": "spec.a2 == 1", "messageExpression": "spec.a3"}],
+        "auditAnnotations": [{"key": "k", "valueExpression": "spec.a4"}],
+        "mutations": [
+            {"when": "spec.a5 == 1", "set": {"path": "/configuration/name", "valueExpression": "spec.a6"}},
+            {"when": "element == spec.a7", "remove": {"path": "/configuration/volumes/*"}},
+            {"jsonPatch": {"expression": "[spec.a8]"}},
+        ],
+    }));
+    let told = policy.unknown_places().into_iter();
+    let told: Vec<String> = told
+        .map(|place| {
+            let message = place.message.lines().next().unwrap_or_default();
+            format!("{}: {message}", place.field)
+        })
+        .collect();
+    assert_eq!(
+        told,
+        [
+            "variables[0].expression: no dstack spec has /a1",
+            "validations[0].expression: no dstack spec has /a2",
+            "validations[0].messageExpression: no dstack spec has /a3",
+            "auditAnnotations[0].valueExpression: no dstack spec has /a4",
+            "mutations[0].when: no dstack spec has /a5",
+            "mutations[0].set.valueExpression: no dstack spec has /a6",
+            "mutations[1].when: no dstack spec has /a7",
+            "mutations[2].jsonPatch.expression: no dstack spec has /a8",
+        ]
+    );
+}
+
+#[test]
+fn match_conditions_are_looked_through() {
+    let conditions = [Condition {
+        name: None,
+        expression: "spec.configuration.typ == 'task'".to_owned(),
+    }];
+    let conditions = on_a_large_stack(move || Conditions::compile(&conditions)).unwrap();
+    let told = conditions.unknown_places();
+    assert_eq!(told.len(), 1, "{told:#?}");
+    assert_eq!(told[0].field, "conditions[0].expression");
+    let said = "no dstack spec has /configuration/typ; did you mean /configuration/type?\n";
+    assert!(told[0].message.starts_with(said), "{}", told[0].message);
 }
 
 #[rstest]
